@@ -213,7 +213,6 @@ class Evaluate(Section):
 
 
 class Engine(Section):
-    backend: Literal["local", "ray"] = "local"
     workers: int = Field(0, description="0: one a core")
     memory_limit: str = Field("1GB", description="DuckDB's, a worker")
     attempts: int = Field(3, description="tries of a shard whose worker died")

@@ -1,0 +1,157 @@
+"""map_shards, shuffle and map_actors: what runs over shards; where it runs is the backend's business."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from l3_platform.engine import local
+from l3_platform.engine.progress import progress
+from l3_platform.settings import Engine
+from l3_platform.store import Output, StoreError, Writer, files
+
+Task = Any
+MapFn = Callable[[Task], Output]
+RowsFn = Callable[[Task], pa.Table]
+ReduceFn = Callable[[duckdb.DuckDBPyConnection], Output]
+
+
+def map_shards(fn: MapFn, tasks: Mapping[str, Task], out: Writer, settings: Engine) -> list[str]:
+    """Make one shard of `out` from each task: `fn(task) -> Output`, picklable. Returns the shards' names, sorted.
+
+    Finished shards are not made again. Raises TaskFailed when a shard cannot be made; the others are kept.
+    """
+    finished = out.finished()
+    todo = {name: (name, task) for name, task in sorted(tasks.items()) if name not in finished}
+    _run(functools.partial(_make, fn, out), todo, f"{out.asset} {out.partition}", out, settings)
+    return sorted(tasks)
+
+
+def _make(fn: MapFn, out: Writer, named: tuple[str, Task]) -> None:
+    name, task = named
+    out.put(name, fn(task))
+
+
+def map_actors(model: Callable[[], MapFn], tasks: Mapping[str, Task], out: Writer, settings: Engine) -> list[str]:
+    """As map_shards, with state that is costly to load: `model()` runs once a worker and returns what maps a task.
+
+    `model` is a picklable callable, such as `functools.partial(Classifier, path)`; equal pickles share the state.
+    """
+    return map_shards(_Actor(model), tasks, out, settings)
+
+
+@dataclass(frozen=True)
+class _Actor:
+    model: Callable[[], MapFn]
+
+    def __call__(self, task: Task) -> Output:
+        import pickle
+
+        return _load(pickle.dumps(self.model))(task)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(pickled: bytes) -> MapFn:
+    import pickle
+
+    return pickle.loads(pickled)()
+
+
+def shuffle(
+    map_fn: RowsFn,
+    tasks: Mapping[str, Task],
+    key: str,
+    buckets: int | Sequence[str],
+    reduce_fn: ReduceFn,
+    out: Writer,
+    settings: Engine,
+) -> list[str]:
+    """Bring rows with an equal `key` together, then reduce bucket by bucket. Returns the shards' names.
+
+    `map_fn(task)` gives rows; they meet in the bucket of their key's hash or, where `buckets` is a sequence of names, in
+    the bucket that `key` names. `reduce_fn(connection)` sees them as the view `rows`, in the order of (task, row), in a
+    DuckDB with `settings.memory_limit`, and returns the Output of shard `bucket-00000` (or of that name). Empty
+    buckets are reduced too, so that every name has its shard.
+    """
+    names = [f"bucket-{number:05d}" for number in range(buckets)] if isinstance(buckets, int) else list(buckets)
+    scratch = out.scratch("rows")
+    if set(names) - out.finished():
+        written = set(files.names(scratch))
+        todo = {task: (files.join(scratch, f"{task}.parquet"), tasks[task]) for task in sorted(tasks)}
+        todo = {task: item for task, item in todo.items() if f"{task}.parquet" not in written}
+        by_name = None if isinstance(buckets, int) else names
+        split = functools.partial(_split, map_fn, key, len(names), by_name, out)
+        _run(split, todo, f"{out.asset} {out.partition} split", out, settings)
+    sources = [files.join(scratch, f"{task}.parquet") for task in sorted(tasks)]
+    numbered = {name: (number, sources) for number, name in enumerate(names)}
+    return map_shards(functools.partial(_reduce, reduce_fn, settings), numbered, out, settings)
+
+
+def _split(
+    map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]
+) -> None:
+    url, task = item
+    rows = map_fn(task)
+    connection = connect(Engine())
+    connection.register("mapped", rows.append_column("__row", pa.array(range(rows.num_rows), pa.int64())))
+    if names is None:
+        bucket = f'(hash("{key}") % {buckets})::INTEGER'
+    else:
+        connection.register("named", pa.table({"name": pa.array(names, pa.string()), "number": range(len(names))}))
+        bucket = f'(SELECT number FROM named WHERE name = "{key}")::INTEGER'
+    query = f"SELECT * EXCLUDE (__row), {bucket} AS __bucket FROM mapped ORDER BY __bucket, __row"
+    table = connection.sql(query).to_arrow_table()
+    if table.num_rows and table["__bucket"].null_count:
+        raise StoreError(f"{out.asset}: a row's {key!r} names none of the {buckets} buckets")
+    files.write(url, out.encode(table))
+
+
+def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence[str]]) -> Output:
+    number, sources = numbered
+    tables = [_bucket_rows(source, number) for source in sources]
+    connection = connect(settings)
+    rows = pa.concat_tables(tables).drop_columns(["__bucket"])
+    connection.register("rows", rows)
+    return reduce_fn(connection)
+
+
+def _bucket_rows(url: str, number: int) -> pa.Table:
+    fs, path = files.filesystem(url)
+    return pq.read_table(path, filesystem=fs, filters=[("__bucket", "=", number)])
+
+
+def connect(settings: Engine) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory with the engine's limits: one thread (order and sums are then repeatable), uuids kept as such."""
+    return duckdb.connect(
+        config={
+            "memory_limit": settings.memory_limit,
+            "threads": 1,
+            "arrow_lossless_conversion": True,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+
+
+def _run(fn: Callable[[Any], None], tasks: Mapping[str, Any], label: str, out: Writer, settings: Engine) -> None:
+    if not tasks:
+        return
+    with progress(label, total=len(tasks)) as advance:
+        if files.shared_between_processes(out.folder):
+            local.run(fn, tasks, workers(settings), settings.attempts, lambda name: advance(1))
+        else:
+            for task in tasks.values():
+                fn(task)
+                advance(1)
+
+
+def workers(settings: Engine) -> int:
+    """Processes to use: the setting, or one a core that this process may run on."""
+    return settings.workers or len(os.sched_getaffinity(0))

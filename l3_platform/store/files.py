@@ -1,0 +1,114 @@
+"""Whole files at fsspec URLs: a reader sees all of a file or none of it, on disk and on object stores alike."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+class StoreError(RuntimeError):
+    """Storage said no; the message names the place and the next step."""
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL and the path inside it. Raises StoreError for a protocol without its package."""
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise StoreError(
+            f"{url}: {error}; install the extra for this storage, such as `pip install l3-platform[s3]`"
+        ) from None
+    except ValueError as error:
+        raise StoreError(f"{url}: {error}") from None
+
+
+def is_local(url: str) -> bool:
+    return isinstance(filesystem(url)[0], LocalFileSystem)
+
+
+def shared_between_processes(url: str) -> bool:
+    return not url.startswith("memory:")
+
+
+def join(url: str, *parts: str) -> str:
+    return "/".join([url.rstrip("/"), *parts])
+
+
+def write(url: str, data: bytes) -> None:
+    """Put `data` at `url`, whole or not at all. Raises StoreError when the storage is full or refuses."""
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem):
+        fs.pipe_file(path, data)
+        return
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(_in_words(error, target, len(data))) from error
+
+
+def _in_words(error: OSError, target: Path, size: int) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"{target}: the disk is full, {size:,} bytes did not fit; nothing already made is lost: "
+            "free some space (`l3 clean` drops old versions) and run the same command again"
+        )
+    return f"{target}: cannot write: {error.strerror or error}"
+
+
+def read(url: str) -> bytes:
+    """All bytes at `url`. Raises FileNotFoundError."""
+    fs, path = filesystem(url)
+    return fs.cat_file(path)
+
+
+def exists(url: str) -> bool:
+    fs, path = filesystem(url)
+    return fs.exists(path)
+
+
+def size(url: str) -> int:
+    fs, path = filesystem(url)
+    return int(fs.size(path))
+
+
+def names(url: str) -> list[str]:
+    """Names in a folder, sorted; empty where the folder is absent."""
+    fs, path = filesystem(url)
+    fs.invalidate_cache()
+    try:
+        entries = fs.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+
+def remove(url: str) -> None:
+    """Delete a file or a folder with all it holds; absent is fine."""
+    fs, path = filesystem(url)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def local_copy(url: str, folder: Path) -> Path:
+    """A path on this machine that holds what `url` holds: itself where local, else downloaded into `folder` once."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        return Path(path)
+    target = folder / path.strip("/").replace("/", "-")
+    if not target.exists():
+        write(str(target), fs.cat_file(path))
+    return target

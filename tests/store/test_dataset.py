@@ -1,0 +1,107 @@
+"""A dataset is whole or absent, and says what it holds."""
+
+import errno
+import os
+import uuid
+
+import pyarrow as pa
+import pytest
+
+from l3_platform.store import Counts, Dataset, MissingDataset, Output, StoreError, Unbalanced, Writer, files
+
+
+def writer(folder: str) -> Writer:
+    return Writer(folder, asset="documents", partition="demo-1", code_version="1", settings={"a": 1}, inputs={})
+
+
+def rows(*values: int) -> Output:
+    return Output.annotated(pa.table({"x": pa.array(values, pa.int64())}))
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "set")
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}/set"
+    return request.getfixturevalue("s3_folder")
+
+
+@pytest.fixture
+def s3_folder(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("s3fs")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = uuid.uuid4().hex  # the in-process backend outlives its server
+    s3fs.S3FileSystem().mkdir(bucket)
+    yield f"s3://{bucket}/set"
+    server.stop()
+
+
+def test_a_committed_dataset_reads_back_from_any_storage(folder):
+    out = writer(folder)
+    out.put("part-00001", rows(3))
+    out.put("part-00000", rows(1, 2))
+    dataset = out.commit(["part-00000", "part-00001"])
+    assert Dataset.open(folder).read()["x"].to_pylist() == [1, 2, 3]
+    assert dataset.verify() == []
+
+
+def test_without_a_manifest_a_dataset_does_not_exist(folder):
+    writer(folder).put("part-00000", rows(1))
+    with pytest.raises(MissingDataset, match="materialize it first"):
+        Dataset.open(folder)
+
+
+def test_the_manifest_is_the_same_bytes_wherever_it_is_made(tmp_path):
+    for home in ("a", "b"):
+        out = writer(str(tmp_path / home))
+        out.put("part-00000", rows(1, 2))
+        out.commit(["part-00000"])
+    assert files.read(str(tmp_path / "a/manifest.json")) == files.read(str(tmp_path / "b/manifest.json"))
+
+
+def test_an_unfinished_shard_is_never_committed(tmp_path):
+    out = writer(str(tmp_path))
+    out.put("part-00000", rows(1))
+    with pytest.raises(StoreError, match="part-00001 is not finished"):
+        out.commit(["part-00000", "part-00001"])
+
+
+def test_a_stage_that_loses_a_record_is_stopped(tmp_path):
+    lost = Output(pa.table({"x": [1]}), Counts(records_in=3, kept=1, dropped={"empty": 1}))
+    with pytest.raises(Unbalanced, match=r"documents/demo-1/part-00000: 3 records came in"):
+        writer(str(tmp_path)).put("part-00000", lost)
+
+
+def test_a_failed_record_needs_its_quarantine_row(tmp_path):
+    with pytest.raises(Unbalanced, match="in quarantine"):
+        writer(str(tmp_path)).put("part-00000", Output(pa.table({"x": [1]}), Counts(records_in=2, kept=1, failed=1)))
+
+
+def test_verify_names_the_file_that_changed(tmp_path):
+    out = writer(str(tmp_path))
+    out.put("part-00000", Output(rows(1).table, Counts.annotated(1), files={"model.bin": b"weights"}))
+    dataset = out.commit(["part-00000"])
+    (tmp_path / "files/model.bin").write_bytes(b"other")
+    assert dataset.verify() == ["files/model.bin"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_partial_file(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="the disk is full, 4 bytes did not fit"):
+        files.write(str(tmp_path / "x"), b"1234")
+    assert list(tmp_path.iterdir()) == []
