@@ -60,3 +60,18 @@ def _bar(label: str, total: float) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(label, total=total)
         yield lambda amount: bars.advance(task, amount)
+
+
+def say(line: str) -> None:
+    """A line for whoever watches a terminal; logs have their own sink."""
+    if _SPEAKS:
+        print(line, flush=True)
+
+
+def speak(aloud: bool = True) -> None:
+    """Whether this process prints what `say` is given: the command line does, a server's workers do not."""
+    global _SPEAKS
+    _SPEAKS = aloud
+
+
+_SPEAKS = False

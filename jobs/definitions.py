@@ -1,0 +1,19 @@
+"""The composition root: everything Dagster loads, on one screen."""
+
+import dagster as dg
+
+from assets import clean, crawl, dedup, evaluate, mix, pretrain, quality, scaling
+from jobs.rebuild import clean_snapshot, new_snapshots, rebuild, weekly_rebuild
+from jobs.retention import nightly_retention, retention
+from l3_platform.orchestration.resources import Platform, Tracking
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([crawl, clean, dedup, quality, mix, scaling, pretrain, evaluate]),
+        jobs=[rebuild, clean_snapshot, retention],
+        schedules=[weekly_rebuild, nightly_retention],
+        sensors=[new_snapshots],
+        resources={"platform": Platform(), "tracking": Tracking()},
+    )

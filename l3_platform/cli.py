@@ -1,0 +1,156 @@
+"""`l3`: the platform from a terminal. Every command imports what it needs when it is called, so `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from l3_platform import settings as settings_module
+
+app = typer.Typer(
+    name="l3",
+    help="Rebuild how Llama 3 was made: raw crawl to trained, evaluated checkpoint, every artifact a Dagster asset.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Profile = Annotated[
+    str, typer.Option("--profile", "-p", help="A profile: demo, one-gpu, llama3-8b, llama3-70b, llama3-405b.")
+]
+Source = Annotated[str, typer.Option("--source", "-s", help="Where raw pages come from: demo, files or common_crawl.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, such as dedup.threshold=0.7."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _overrides(source: str, overrides: list[str] | None) -> list[str]:
+    return [*([f"crawl.source={source}"] if source else []), *(overrides or [])]
+
+
+@app.command()
+def demo(profile: Profile = "demo", overrides: Set = None) -> None:
+    """Run everything on the built-in small web, and end with the report. No network needed."""
+    _run(profile, _overrides("demo", overrides), select="*")
+
+
+@app.command()
+def run(
+    profile: Profile = "demo",
+    source: Source = "",
+    overrides: Set = None,
+    select: Annotated[str, typer.Option(help="Assets to materialize, in Dagster's selection syntax.")] = "*",
+) -> None:
+    """Run the rebuild job here, without the UI; it is the same job, and the UI shows it."""
+    _run(profile, _overrides(source, overrides), select)
+
+
+def _run(profile: str, overrides: list[str], select: str) -> None:
+    from l3_platform.orchestration import headless, report
+
+    outcome = headless.run(profile, overrides, select)
+    if outcome.success:
+        report.show(report.collect(profile, overrides), sys.stdout)
+        return
+    for line in outcome.errors:
+        typer.secho(line, fg="red", err=True)
+    raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    profile: Profile = "demo",
+    source: Source = "",
+    overrides: Set = None,
+    port: Annotated[int, typer.Option(help="Port of the Dagster web UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+) -> None:
+    """Serve the Dagster UI and MLflow on 127.0.0.1 until Ctrl-C, which ends all that was started."""
+    from l3_platform.orchestration import headless
+
+    headless.serve(profile, _overrides(source, overrides), port, mlflow_port)
+
+
+@app.command()
+def report(profile: Profile = "demo", source: Source = "", overrides: Set = None, as_json: AsJson = False) -> None:
+    """Show the funnel from records to tokens, every check, and the losses."""
+    from l3_platform.orchestration import instance, report
+
+    instance.prepare_home()
+    collected = report.collect(profile, _overrides(source, overrides))
+    if as_json:
+        typer.echo(report.as_json(collected))
+    else:
+        report.show(collected, sys.stdout)
+
+
+@app.command()
+def why(
+    url: Annotated[str, typer.Argument(help="URL of a page of the crawl.")],
+    profile: Profile = "demo",
+    source: Source = "",
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the story of a page: what each stage saw in it, and what kept or dropped it."""
+    from l3_platform import why as story
+    from l3_platform.orchestration.resources import Platform
+
+    catalog = Platform(profile=profile, overrides=_overrides(source, overrides)).catalog()
+    told = story.of(url, catalog)
+    typer.echo(story.as_json(told) if as_json else story.as_text(url, told))
+    if not told:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is missing on this machine, in words."""
+    from l3_platform import doctor
+
+    findings = doctor.examine()
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.ok else 'MISS' if finding.needed else 'note'} {finding.text}")
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def clean(profile: Profile = "demo", overrides: Set = None) -> None:
+    """Remove old versions of datasets, as retention.versions and retention.days say."""
+    from l3_platform import retention
+
+    removed = retention.remove_old(settings_module.load(profile, overrides or []))
+    typer.echo("\n".join(removed) or "nothing is old enough to remove")
+
+
+def main() -> None:
+    """The `l3` command: a user's mistake is one sentence, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if not _for_a_person(error):
+            raise
+        typer.secho(f"l3: {error}", fg="red", err=True)
+        raise SystemExit(1) from None
+
+
+def _for_a_person(error: Exception) -> bool:
+    from l3_platform.crawl.sources import CrawlError
+    from l3_platform.store import Locked, MissingDataset, StoreError
+
+    kinds = (settings_module.SettingsError, CrawlError, Locked, MissingDataset, StoreError)
+    return isinstance(error, kinds) or type(error).__name__ in ("ServiceError",)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    main()

@@ -1,0 +1,74 @@
+"""Documents and their sidecars, shard beside shard: which shards belong together, reading them, and steps between.
+
+A sidecar has one row a document in the order of the documents shard. One that is partitioned as the documents are has
+shards of the same key; one that spans all snapshots names each shard after the key, such as `demo-1.part-00003`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from l3_platform.store import Dataset, MissingDataset, Shard, StoreError, Writer, files
+
+Beside = Mapping[str, Shard]  # name of a dataset, `documents` first, to its shard
+
+
+def aligned(documents: Sequence[Dataset], **sidecars: Sequence[Dataset]) -> dict[str, Beside]:
+    """Key of each documents shard to the shards that describe the same documents. Raises StoreError, naming one missing."""
+    beside: dict[str, dict[str, Shard]] = {
+        shard.key: {"documents": shard} for dataset in documents for shard in dataset.shards
+    }
+    for name, datasets in sidecars.items():
+        found = {
+            shard.key if shard.key in beside else shard.name: shard for dataset in datasets for shard in dataset.shards
+        }
+        for key, shards in beside.items():
+            if key not in found:
+                raise StoreError(f"{name}: no shard for documents {key}; materialize {name} again")
+            shards[name] = found[key]
+    return dict(sorted(beside.items()))
+
+
+def read_beside(shards: Beside, **columns: Sequence[str]) -> pa.Table:
+    """doc_id and the named columns of each dataset, one row a document. Raises StoreError when rows do not match."""
+    table = shards["documents"].read(["doc_id", *columns.pop("documents", ())])
+    for name, wanted in columns.items():
+        sidecar = shards[name].read(["doc_id", *wanted])
+        if not sidecar["doc_id"].equals(table["doc_id"]):
+            raise StoreError(
+                f"{shards[name].url}: its doc_ids are not those of {shards['documents'].url}; materialize {name} again"
+            )
+        for column in wanted:
+            table = table.append_column(sidecar.schema.field(column), sidecar[column])
+    return table
+
+
+def with_place(table: pa.Table, key: str) -> pa.Table:
+    """Adds `shard` (the key) and `row` (i32), by which a row finds home after shuffles."""
+    shard = pa.array([key], pa.string()).dictionary_encode().take(pa.array(np.zeros(table.num_rows, np.int32)))
+    place = pa.array(np.arange(table.num_rows, dtype=np.int32))
+    return table.append_column("shard", shard.cast(pa.string())).append_column("row", place)
+
+
+def step(out: Writer, name: str, make: Callable[[Writer], Sequence[str]]) -> Dataset:
+    """An intermediate dataset in the scratch of `out`: opened where an earlier try finished it, else made."""
+    writer = dataclasses.replace(out, folder=files.join(out.scratch("steps"), name))
+    try:
+        return Dataset.open(writer.folder)
+    except MissingDataset:
+        return writer.commit(make(writer))
+
+
+def uuids(raw: Sequence[bytes] | np.ndarray) -> pa.Array:
+    """16-byte strings as a `pa.uuid()` array."""
+    items = pa.array(list(raw), pa.binary(16))
+    return pa.ExtensionArray.from_storage(pa.uuid(), items)
+
+
+def uuid_bytes(column: pa.ChunkedArray) -> list[bytes]:
+    """A `pa.uuid()` column as 16-byte strings, whose order is the uuids' order."""
+    return [item for chunk in column.chunks for item in chunk.storage.to_pylist()]

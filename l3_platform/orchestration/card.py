@@ -1,0 +1,163 @@
+"""The card of an asset: what a person wants to see before trusting a dataset. Samples first; people judge data by reading it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pyarrow as pa
+
+from l3_platform.engine import connect
+from l3_platform.store import Dataset
+
+if TYPE_CHECKING:
+    from l3_platform.orchestration.resources import Tracking
+    from l3_platform.orchestration.stage import Made
+
+SAMPLE_SHARDS, SAMPLE_ROWS, EXCERPT_CHARS = 8, 5, 160
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a stage adds to what every card shows. `samples`: heading to a small table; `chart`: PNG under 100 kB."""
+
+    samples: Mapping[str, pa.Table] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    chart: bytes | None = None
+    mlflow_run: str = ""
+
+
+def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
+    """Dagster metadata of one dataset."""
+    manifest, cost = made.dataset.manifest, made.cost
+    counts, seconds = manifest.counts, float(cost.get("seconds", 0.0))
+    metadata: dict[str, Any] = {
+        "dagster/row_count": manifest.rows,
+        "dagster/column_schema": dg.TableSchema(
+            [dg.TableColumn(name, kind) for name, kind in manifest.columns.items()]
+        ),
+        "records in": counts.records_in,
+        "kept": counts.kept,
+        "dropped": sum(counts.dropped.values()),
+        "quarantined": counts.failed,
+        "bytes": manifest.bytes,
+        "seconds": seconds,
+        "records a second": round(counts.records_in / seconds, 1) if seconds else 0.0,
+        "path": dg.MetadataValue.path(made.dataset.folder),
+        "digest": manifest.digest,
+        "made from": dg.MetadataValue.json(manifest.inputs),
+        **{name: _value(value) for name, value in {**manifest.metrics, **extra.facts}.items()},
+    }
+    reasons = {**counts.dropped, **({"quarantined": counts.failed} if counts.failed else {})}
+    if reasons:
+        metadata["drop reasons"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord({"reason": reason, "records": count})
+                for reason, count in sorted(reasons.items(), key=_descending)
+            ]
+        )
+    for heading, table in extra.samples.items():
+        metadata[heading] = dg.MetadataValue.md(markdown(table))
+    chart = extra.chart or (bars({"kept": counts.kept, **reasons}) if reasons else None)
+    if chart:
+        metadata["chart"] = dg.MetadataValue.md(f"![chart](data:image/png;base64,{base64.b64encode(chart).decode()})")
+    if url := tracking.url(extra.mlflow_run):
+        metadata["MLflow"] = dg.MetadataValue.url(url)
+    return metadata
+
+
+def _descending(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def _value(value: Any) -> Any:
+    return dg.MetadataValue.json(value) if isinstance(value, dict | list) else value
+
+
+def samples(
+    documents: Sequence[Dataset], sidecars: Sequence[Dataset], cases: Mapping[str, str], columns: str
+) -> dict[str, pa.Table]:
+    """Rows of a sidecar beside the page they speak of: `cases` maps a heading to an SQL predicate over sidecar `s`, document `d`."""
+    shards = [shard for dataset in documents for shard in dataset.shards][:SAMPLE_SHARDS]
+    names = {shard.name for shard in shards} | {shard.key for shard in shards}
+    pages = [shard.read(["doc_id", "url", "title", "text"]) for shard in shards]
+    notes = [shard.read() for dataset in sidecars for shard in dataset.shards if shard.name in names]
+    if not pages or not notes:
+        return {}
+    connection = connect_for_samples(d=pa.concat_tables(pages), s=pa.concat_tables(notes))
+    return {
+        heading: connection.sql(
+            f"SELECT d.url, {columns}, left(regexp_replace(d.text, '\\s+', ' ', 'g'), {EXCERPT_CHARS}) AS text "
+            f"FROM s JOIN d USING (doc_id) WHERE {predicate} ORDER BY hash(doc_id) LIMIT {SAMPLE_ROWS}"
+        ).to_arrow_table()
+        for heading, predicate in cases.items()
+    }
+
+
+def connect_for_samples(**tables: pa.Table) -> Any:
+    from l3_platform.settings import Engine
+
+    connection = connect(Engine())
+    for name, table in tables.items():
+        connection.register(name, table)
+    return connection
+
+
+def markdown(table: pa.Table) -> str:
+    """A small table as Markdown; long cells are cut, so a card stays readable."""
+    if not table.num_rows:
+        return "none"
+    lines = ["| " + " | ".join(table.column_names) + " |", "|" + "---|" * table.num_columns]
+    lines += ["| " + " | ".join(_cell(value) for value in row.values()) + " |" for row in table.to_pylist()]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return text[: EXCERPT_CHARS * 2] + ("…" if len(text) > EXCERPT_CHARS * 2 else "")
+
+
+def bars(values: Mapping[str, float], title: str = "", unit: str = "records") -> bytes:
+    """Horizontal bars, the largest on top, as PNG."""
+    figure, axes = new_figure(height=0.6 + 0.28 * len(values))
+    names = sorted(values, key=lambda name: values[name])
+    drawn = axes.barh(
+        names, [values[name] for name in names], color=["#2f6f9f" if name == "kept" else "#c9792b" for name in names]
+    )
+    axes.bar_label(drawn, fmt="{:,.4g}", padding=3, fontsize=8)
+    axes.set_xlabel(unit, fontsize=8)
+    axes.set_title(title, fontsize=9)
+    axes.margins(x=0.15)
+    return png(figure)
+
+
+def histogram(values: Sequence[float], xlabel: str, threshold: float | None = None) -> bytes:
+    figure, axes = new_figure(height=2.0)
+    axes.hist(values, bins=40, color="#2f6f9f")
+    if threshold is not None:
+        axes.axvline(threshold, color="#c9792b", label=f"threshold {threshold:g}")
+        axes.legend(fontsize=8)
+    axes.set_xlabel(xlabel, fontsize=8)
+    axes.set_ylabel("documents", fontsize=8)
+    return png(figure)
+
+
+def new_figure(height: float, width: float = 5.0) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()

@@ -1,0 +1,96 @@
+"""The Dagster instance under L3_HOME: made whole before anyone opens it, since a missing home deletes all history on exit."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+from l3_platform.settings import home
+
+TRAINING_POOL = "training"
+HEADLESS_TAG = "l3/headless"  # host:pid:start of the process that runs a job without the UI
+
+DAGSTER_YAML = """\
+# Written by l3 when the home was made; yours to change.
+telemetry:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1          # one training at a time, in any number of runs
+    granularity: op
+  runs:
+    max_concurrent_runs: 4
+run_monitoring:
+  enabled: true               # a run whose worker died is failed, and its place in the pool is free again
+  poll_interval_seconds: 10
+  start_timeout_seconds: 120
+  free_slots_after_run_end_seconds: 5
+retention:
+  schedule: {purge_after_days: 90}
+  sensor:
+    purge_after_days: {skipped: 7, failure: 30, success: 90}
+nux:
+  enabled: false
+"""
+
+
+def prepare_home() -> Path:
+    """Make L3_HOME with its Dagster home, point DAGSTER_HOME at it, and return L3_HOME."""
+    root = home()
+    dagster_home = root / "dagster"
+    dagster_home.mkdir(parents=True, exist_ok=True)
+    if not (dagster_home / "dagster.yaml").exists():
+        (dagster_home / "dagster.yaml").write_text(DAGSTER_YAML)
+    os.environ["L3_HOME"] = str(root)
+    os.environ["DAGSTER_HOME"] = str(dagster_home)
+    return root
+
+
+def register_snapshots(instance: dg.DagsterInstance, snapshots: Sequence[str]) -> list[str]:
+    """Add the snapshots as partitions, oldest first and side by side, so that one run can span them. Returns the new ones."""
+    known = list(instance.get_dynamic_partitions("snapshots"))
+    new = [snapshot for snapshot in snapshots if snapshot not in known]
+    if new or not _side_by_side(known, snapshots):
+        for snapshot in snapshots:
+            instance.delete_dynamic_partition("snapshots", snapshot)  # history is kept by name
+        instance.add_dynamic_partitions("snapshots", list(snapshots))
+    return new
+
+
+def _side_by_side(known: Sequence[str], snapshots: Sequence[str]) -> bool:
+    start = known.index(snapshots[0])
+    return list(known[start : start + len(snapshots)]) == list(snapshots)
+
+
+def headless_tag() -> str:
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
+
+
+def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
+    """Runs that a killed `l3 run` left as started: they end as failed and give their pool slot back. Returns how many."""
+    ended = 0
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
+        owner = run.tags.get(HEADLESS_TAG)
+        if owner and not _lives(owner):
+            instance.report_run_failed(
+                run, "the process that ran it was killed; the next run resumes what it had finished"
+            )
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended += 1
+    return ended
+
+
+def _lives(owner: str) -> bool:
+    host, pid, started = owner.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 2.0
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,179 @@
+"""Servers that the command line starts on 127.0.0.1 and always ends: MLflow's and Dagster's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from l3_platform.engine.local import die_with_parent
+
+
+class ServiceError(RuntimeError):
+    """A server did not start; the message says why and what to do."""
+
+
+@dataclass
+class Service:
+    """A server process with all it starts, known by name. `stop` leaves none of them alive."""
+
+    name: str
+    command: list[str]
+    url: str
+    health: str
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        port = int(self.url.rsplit(":", 1)[1])
+        refuse_used_port(self.name, port)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us alone; we end the others in order
+                env=os.environ | dict(self.environment),
+                preexec_fn=die_with_parent,
+            )
+
+    def wait_ready(self, seconds: float = 60.0) -> None:
+        """Raises ServiceError when the server ends or does not answer in time."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                raise ServiceError(f"{self.name} ended while starting; the end of {self.log}:\n{_tail(self.log)}")
+            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+                urllib.request.urlopen(self.url + self.health, timeout=2).read()
+                return
+            time.sleep(0.2)
+        raise ServiceError(f"{self.name} did not answer on {self.url} within {seconds:.0f} s; see {self.log}")
+
+    def stop(self, grace_seconds: float = 15.0) -> None:
+        if self.process is None:
+            return
+        family = _family(self.process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGINT if self.name == "Dagster" else signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=grace_seconds)
+        for one in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        self.process.wait()
+        self.process = None
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def refuse_used_port(name: str, port: int) -> None:
+    """Raises ServiceError, naming who listens, when the port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            option = "--mlflow-port" if name == "MLflow" else "--port"
+            raise ServiceError(
+                f"{name}: port {port} on 127.0.0.1 is in use{_listener(port)}; stop that, or choose another with {option}"
+            ) from None
+
+
+def _listener(port: int) -> str:
+    with contextlib.suppress(psutil.AccessDenied):
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.laddr
+                and connection.laddr.port == port
+                and connection.status == psutil.CONN_LISTEN
+                and connection.pid
+            ):
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return ""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def mlflow_server(home: Path, port: int) -> Service:
+    """The tracking server; it alone owns its database (several openers of a fresh one break it for good)."""
+    folder = home / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", (folder / "artifacts").as_uri()),
+    ]
+    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    return Service("MLflow", command, f"http://127.0.0.1:{port}", "/health", folder / "server.log", environment)
+
+
+def dagster_web(home: Path, workspace: Path, port: int) -> Service:
+    """`dg dev`: web server, daemon and code location."""
+    command = [
+        *(str(Path(sys.executable).with_name("dg")), "dev", "-w", str(workspace)),
+        *("--host", "127.0.0.1", "--port", str(port), "--no-check-yaml"),
+    ]
+    return Service("Dagster", command, f"http://127.0.0.1:{port}", "/server_info", home / "dagster" / "server.log")
+
+
+@contextlib.contextmanager
+def running_mlflow(home: Path, port: int = 0) -> Iterator[Service | None]:
+    """The home's MLflow server for as long as the block runs: one already up is used (yields None), else it is started here.
+
+    Its address stands in `mlflow/server.json` meanwhile. Returns before the server answers: use `wait_ready`.
+    """
+    note = home / "mlflow" / "server.json"
+    if running := known_mlflow(home):
+        os.environ["MLFLOW_TRACKING_URI"] = running
+        yield None
+        return
+    service = mlflow_server(home, port or free_port())
+    service.start()
+    assert service.process is not None
+    note.write_text(json.dumps({"url": service.url, "pid": service.process.pid}))
+    os.environ["MLFLOW_TRACKING_URI"] = service.url
+    try:
+        yield service
+    finally:
+        note.unlink(missing_ok=True)
+        service.stop()
+
+
+def known_mlflow(home: Path) -> str:
+    """The address of this home's server, if one is up; else empty."""
+    try:
+        note = json.loads((home / "mlflow" / "server.json").read_text())
+        if psutil.pid_exists(note["pid"]):
+            urllib.request.urlopen(note["url"] + "/health", timeout=2).read()
+            return note["url"]
+    except (OSError, ValueError, KeyError):
+        pass
+    return ""

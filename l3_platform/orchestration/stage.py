@@ -1,0 +1,236 @@
+"""From a stage of `l3_platform.lineage` to a Dagster asset: find or build its datasets, check them, show a card.
+
+An asset module says what is particular to it, the function that builds one dataset:
+
+    @stage_asset(group="clean", kinds={"html"}, checks=[...])
+    def documents(build: Build) -> Built:
+        \"\"\"Becomes the description.\"\"\"
+        return map_shards(..., build.out, build.settings.engine)
+
+Everything that all assets share happens here, once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from l3_platform.engine import verbs
+from l3_platform.engine.progress import report_to, say
+from l3_platform.lineage import EVERYTHING, STAGES, Catalog
+from l3_platform.orchestration.card import Card, card
+from l3_platform.orchestration.resources import SNAPSHOTS, Platform, Tracking
+from l3_platform.settings import Settings
+from l3_platform.store import Dataset, Lock, Writer, files
+
+Built = Sequence[str] | tuple[Sequence[str], Mapping[str, Any]]
+OWNERS = ["team:data-platform"]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What the body of an asset works with, for one partition."""
+
+    context: dg.AssetExecutionContext
+    catalog: Catalog
+    tracking: Tracking
+    partition: str
+    inputs: Mapping[str, Sequence[Dataset]]
+    out: Writer
+
+    @property
+    def settings(self) -> Settings:
+        return self.catalog.settings
+
+    def input(self, stage: str) -> Dataset:
+        """The one dataset of an input that has one."""
+        (dataset,) = self.inputs[stage]
+        return dataset
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished dataset with what a check or a card wants to know of it."""
+
+    catalog: Catalog
+    partition: str
+    inputs: Mapping[str, Sequence[Dataset]]
+    dataset: Dataset
+    cost: Mapping[str, Any]
+
+    @property
+    def settings(self) -> Settings:
+        return self.catalog.settings
+
+
+@dataclass(frozen=True)
+class Verdict:
+    passed: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check:
+    """An asset check: `judge(made)` for each partition; `blocking` stops what is downstream."""
+
+    name: str
+    judge: Callable[[Made], Verdict]
+    blocking: bool = False
+    description: str = ""
+
+
+def stage_asset(
+    *,
+    group: str,
+    kinds: set[str],
+    checks: Sequence[Check] = (),
+    show: Callable[[Made], Card] | None = None,
+    pool: str | None = None,
+    freshness: dg.FreshnessPolicy | None = None,
+) -> Callable[[Callable[[Build], Built]], dg.AssetsDefinition]:
+    """Decorates the function that builds a stage's dataset; its name is the stage's, its docstring the description."""
+
+    def decorate(body: Callable[[Build], Built]) -> dg.AssetsDefinition:
+        stage = STAGES[body.__name__]  # type: ignore[attr-defined]
+        all_checks = [ACCOUNT_BALANCES, *checks]
+
+        def asset(context: dg.AssetExecutionContext, platform: Platform, tracking: Tracking) -> dg.MaterializeResult:
+            catalog = platform.catalog()
+            partitions = list(context.partition_keys) if stage.by_snapshot else [EVERYTHING]
+            with report_to(context.log.info):
+                made = [_made(context, catalog, tracking, stage.name, partition, body) for partition in partitions]
+            for one in made:
+                metadata = card(one, show(one) if show else Card(), tracking)
+                if stage.by_snapshot:
+                    context.add_asset_metadata(metadata, partition_key=one.partition)
+            return dg.MaterializeResult(
+                metadata={} if stage.by_snapshot else metadata,
+                data_version=dg.DataVersion("+".join(one.dataset.digest for one in made)),
+                check_results=[_judge(check, made) for check in all_checks],
+            )
+
+        asset.__name__ = stage.name
+        return dg.asset(
+            name=stage.name,
+            description=body.__doc__,
+            deps=list(stage.inputs),
+            partitions_def=SNAPSHOTS if stage.by_snapshot else None,
+            backfill_policy=dg.BackfillPolicy.single_run() if stage.by_snapshot else None,
+            group_name=group,
+            kinds=kinds,
+            owners=OWNERS,
+            code_version=stage.version,
+            pool=pool,
+            freshness_policy=freshness,
+            check_specs=[
+                dg.AssetCheckSpec(check.name, asset=stage.name, blocking=check.blocking, description=check.description)
+                for check in all_checks
+            ],
+        )(asset)
+
+    return decorate
+
+
+def _made(
+    context: dg.AssetExecutionContext,
+    catalog: Catalog,
+    tracking: Tracking,
+    stage: str,
+    partition: str,
+    body: Callable[[Build], Built],
+) -> Made:
+    """The dataset of a partition: found where it is finished, else built under its lock and committed."""
+    if partition not in catalog.partitions(stage):
+        raise dg.Failure(
+            f"{stage}/{partition}: source {catalog.settings.crawl.source!r} has no snapshot {partition!r}, it has "
+            f"{', '.join(catalog.snapshots)}; run with the settings of the other source (crawl.source)",
+            allow_retries=False,
+        )
+    inputs = catalog.inputs(stage, partition)
+    dataset = catalog.find(stage, partition)
+    label = stage if partition == EVERYTHING else f"{stage} {partition}"
+    if dataset is None:
+        out = catalog.writer(stage, partition)
+        with Lock(f"{out.folder}.lock", owner=f"run {context.run_id[:8]}, {stage}/{partition}", wait_seconds=5.0):
+            dataset = catalog.find(stage, partition) or _build(context, catalog, tracking, partition, inputs, out, body)
+        say(f"{label:<28} {_summary(dataset)}  {_cost(dataset).get('seconds', 0.0):6.1f} s")
+    else:
+        say(f"{label:<28} {_summary(dataset)}  unchanged")
+        context.log.info(f"{stage}/{partition}: unchanged inputs and settings, nothing recomputed ({dataset.folder})")
+    return Made(catalog, partition, inputs, dataset, _cost(dataset))
+
+
+def _build(
+    context: dg.AssetExecutionContext,
+    catalog: Catalog,
+    tracking: Tracking,
+    partition: str,
+    inputs: Mapping[str, Sequence[Dataset]],
+    out: Writer,
+    body: Callable[[Build], Built],
+) -> Dataset:
+    started = time.monotonic()
+    built = body(Build(context, catalog, tracking, partition, inputs, out))
+    names, metrics = built if isinstance(built, tuple) else (built, {})
+    cost = {
+        "seconds": round(time.monotonic() - started, 3),
+        "workers": verbs.workers(catalog.settings.engine),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "dagster_run": context.run_id,
+    }
+    files.write(files.join(out.folder, "cost.json"), json.dumps(cost).encode())
+    return out.commit(names, metrics)
+
+
+def _cost(dataset: Dataset) -> dict[str, Any]:
+    try:
+        return json.loads(files.read(files.join(dataset.folder, "cost.json")))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _summary(dataset: Dataset) -> str:
+    counts = dataset.manifest.counts
+    dropped = sum(counts.dropped.values())
+    losses = f", {dropped:,} dropped" if dropped else ""
+    losses += f", {counts.failed:,} quarantined" if counts.failed else ""
+    return f"{counts.records_in:>8,} in {counts.kept:>8,} kept{losses}"
+
+
+def _judge(check: Check, made: Iterable[Made]) -> dg.AssetCheckResult:
+    verdicts = {one.partition: check.judge(one) for one in made}
+    alone = len(verdicts) == 1
+    facts = {
+        (name if alone else f"{partition}: {name}"): value
+        for partition, verdict in verdicts.items()
+        for name, value in verdict.facts.items()
+    }
+    passed = all(verdict.passed for verdict in verdicts.values())
+    severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=facts)
+
+
+def _balances(made: Made) -> Verdict:
+    counts = made.dataset.manifest.counts
+    quarantined = made.dataset.quarantine().num_rows
+    facts = {
+        "records_in": counts.records_in,
+        "kept": counts.kept,
+        "dropped": sum(counts.dropped.values()),
+        "failed": counts.failed,
+        "quarantine rows": quarantined,
+    }
+    return Verdict(counts.balanced and quarantined == counts.failed, facts)
+
+
+ACCOUNT_BALANCES = Check(
+    "account_balances",
+    _balances,
+    blocking=True,
+    description="records in = kept + dropped + failed; each failure is in quarantine",
+)
