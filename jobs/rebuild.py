@@ -1,9 +1,8 @@
 """The rebuild: all assets in one run, for the UI, the weekly schedule and `l3 run` alike; and the sensor for new snapshots."""
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from l3_platform.orchestration.instance import register_snapshots
+from l3_platform.orchestration.instance import register_snapshots, spanning
 from l3_platform.orchestration.resources import SNAPSHOTS, Platform
 
 # A step process costs an import of the code location. Forked from a server that has imported it, a step starts in 0.3 s.
@@ -31,11 +30,6 @@ clean_snapshot = dg.define_asset_job(
     config=EXECUTION,
     description="Crawl and clean one snapshot.",
 )
-
-
-def spanning(snapshots: list[str]) -> dict[str, str]:
-    """Run tags that make one run of `rebuild` cover all these snapshots."""
-    return {ASSET_PARTITION_RANGE_START_TAG: snapshots[0], ASSET_PARTITION_RANGE_END_TAG: snapshots[-1]}
 
 
 @dg.schedule(job=rebuild, cron_schedule="0 3 * * 0", execution_timezone="UTC")

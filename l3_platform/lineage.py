@@ -69,11 +69,11 @@ STAGES = _stages(
     ),
     Stage("tokenizer", "1", ("tokenizer",), ("curated_documents",)),
     Stage("token_shards", "1", ("mix.held_out_share",), ("curated_documents", "tokenizer")),
-    Stage("data_mix", "1", ("mix", "train.budget_flops", "anneal.tokens"), ("token_shards",)),
+    Stage("data_mix", "1", ("mix", "anneal.tokens"), ("token_shards",)),
     # scaling
-    Stage("isoflop_runs", "1", ("scaling", "model", "train.seed"), ("token_shards", "data_mix")),
+    Stage("isoflop_runs", "1", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
     Stage("scaling_laws", "1", (), ("isoflop_runs",)),
-    Stage("training_plan", "1", ("scaling", "model", "train", "mix"), ("scaling_laws", "data_mix", "token_shards")),
+    Stage("training_plan", "1", ("scaling", "model", "train", "mix"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
     Stage("pretrained", "1", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
     Stage("annealed", "1", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix")),

@@ -1,0 +1,1 @@
+"""Where raw pages come from, and the reading of WARC and ARC files."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +16,11 @@ import pyarrow as pa
 from l3_platform.store import Dataset, MissingDataset, Shard, StoreError, Writer, files
 
 Beside = Mapping[str, Shard]  # name of a dataset, `documents` first, to its shard
+Built = tuple[list[str], dict[str, Any]]  # what a stage gives to `Writer.commit`: names of its shards, metrics
 
 
 def aligned(documents: Sequence[Dataset], **sidecars: Sequence[Dataset]) -> dict[str, Beside]:
-    """Key of each documents shard to the shards that describe the same documents. Raises StoreError, naming one missing."""
+    """Key of each documents shard to the shards that describe its documents. Raises StoreError, naming one missing."""
     beside: dict[str, dict[str, Shard]] = {
         shard.key: {"documents": shard} for dataset in documents for shard in dataset.shards
     }
@@ -49,9 +51,8 @@ def read_beside(shards: Beside, **columns: Sequence[str]) -> pa.Table:
 
 def with_place(table: pa.Table, key: str) -> pa.Table:
     """Adds `shard` (the key) and `row` (i32), by which a row finds home after shuffles."""
-    shard = pa.array([key], pa.string()).dictionary_encode().take(pa.array(np.zeros(table.num_rows, np.int32)))
-    place = pa.array(np.arange(table.num_rows, dtype=np.int32))
-    return table.append_column("shard", shard.cast(pa.string())).append_column("row", place)
+    rows = pa.array(np.arange(table.num_rows, dtype=np.int32))
+    return table.append_column("shard", pa.repeat(key, table.num_rows)).append_column("row", rows)
 
 
 def step(out: Writer, name: str, make: Callable[[Writer], Sequence[str]]) -> Dataset:
@@ -63,12 +64,11 @@ def step(out: Writer, name: str, make: Callable[[Writer], Sequence[str]]) -> Dat
         return writer.commit(make(writer))
 
 
-def uuids(raw: Sequence[bytes] | np.ndarray) -> pa.Array:
-    """16-byte strings as a `pa.uuid()` array."""
-    items = pa.array(list(raw), pa.binary(16))
-    return pa.ExtensionArray.from_storage(pa.uuid(), items)
+def folders(documents: Sequence[Dataset]) -> dict[str, str]:
+    """Folder of each partition: all that a worker needs to find a documents shard by its key."""
+    return {dataset.manifest.partition: dataset.folder for dataset in documents}
 
 
-def uuid_bytes(column: pa.ChunkedArray) -> list[bytes]:
-    """A `pa.uuid()` column as 16-byte strings, whose order is the uuids' order."""
-    return [item for chunk in column.chunks for item in chunk.storage.to_pylist()]
+def shard_of(key: str, folders: Mapping[str, str]) -> Shard:
+    partition, _, name = key.rpartition(".")
+    return Shard(folders[partition], partition, name)

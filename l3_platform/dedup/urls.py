@@ -1,4 +1,4 @@
-"""URL deduplication over all snapshots: of the versions of a canonical URL the most recent stays (Llama 3, section 3.1.1)."""
+"""URL deduplication over all snapshots: the most recent version of a canonical URL stays (Llama 3, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from l3_platform.dedup.shards import Beside, aligned, read_beside, step, with_place
+from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step, with_place
 from l3_platform.engine import Counts, Output, shuffle
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Shard, Writer
@@ -32,8 +32,8 @@ HOME = "SELECT doc_id, newest, newest_doc_id, versions FROM rows ORDER BY row"
 
 def build_url_versions(
     documents: Sequence[Dataset], url_policy: Sequence[Dataset], *, out: Writer, settings: Settings
-) -> list[str]:
-    """Which version of its URL each document is. Ties of fetch_time go to the smaller doc_id. Returns shard names."""
+) -> Built:
+    """Which version of its URL each document is. Ties of fetch_time go to the smaller doc_id."""
     beside = aligned(documents, url_policy=url_policy)
     tasks = {key: (key, shards) for key, shards in beside.items()}
     versions = step(
@@ -42,7 +42,7 @@ def build_url_versions(
         lambda writer: shuffle(pages, tasks, "page", settings.dedup.buckets, compare, writer, settings.engine),
     )
     shards = {shard.name: shard for shard in versions.shards}
-    return shuffle(Shard.read, shards, "shard", list(beside), bring_home, out, settings.engine)
+    return shuffle(Shard.read, shards, "shard", list(beside), bring_home, out, settings.engine), {}
 
 
 def pages(task: tuple[str, Beside]) -> pa.Table:

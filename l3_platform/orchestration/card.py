@@ -28,7 +28,6 @@ class Card:
     samples: Mapping[str, pa.Table] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     chart: bytes | None = None
-    mlflow_run: str = ""
 
 
 def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
@@ -65,8 +64,8 @@ def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
     chart = extra.chart or (bars({"kept": counts.kept, **reasons}) if reasons else None)
     if chart:
         metadata["chart"] = dg.MetadataValue.md(f"![chart](data:image/png;base64,{base64.b64encode(chart).decode()})")
-    if url := tracking.url(extra.mlflow_run):
-        metadata["MLflow"] = dg.MetadataValue.url(url)
+    if tracking.uri and cost.get("mlflow"):
+        metadata["MLflow"] = dg.MetadataValue.url(tracking.uri + cost["mlflow"])
     return metadata
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -16,13 +15,14 @@ from typing import Any
 
 from l3_platform.crawl import sources
 from l3_platform.engine.progress import speak
-from l3_platform.orchestration import services
+from l3_platform.orchestration import code_location, services
 from l3_platform.orchestration.instance import (
     HEADLESS_TAG,
     fail_runs_of_dead_processes,
     headless_tag,
     prepare_home,
     register_snapshots,
+    spanning,
 )
 from l3_platform.orchestration.resources import OVERRIDES, PROFILE, WEB_URL
 from l3_platform.settings import Settings, load
@@ -64,15 +64,14 @@ def _execute(snapshots: Sequence[str], select: str) -> Outcome:
     import dagster as dg
 
     speak()
-    jobs = importlib.import_module("jobs.rebuild")  # the composition root lies above the library
-    definitions: dg.Definitions = importlib.import_module("jobs.definitions").definitions()
+    definitions = code_location.definitions()
     with dg.DagsterInstance.get() as instance:
         fail_runs_of_dead_processes(instance)
         register_snapshots(instance, snapshots)
         job = definitions.resolve_job_def("rebuild")
         result = job.execute_in_process(
             instance=instance,
-            tags={**jobs.spanning(list(snapshots)), HEADLESS_TAG: headless_tag()},
+            tags={**spanning(snapshots), HEADLESS_TAG: headless_tag()},
             asset_selection=_selected(definitions, select),
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
@@ -113,10 +112,9 @@ def serve(profile: str, overrides: Sequence[str], port: int, mlflow_port: int) -
         fail_runs_of_dead_processes(instance)
         register_snapshots(instance, sources.from_settings(settings.crawl).snapshots())
     os.environ[WEB_URL] = f"http://127.0.0.1:{port}"
-    workspace = Path(importlib.import_module("jobs.definitions").__file__ or "").parents[1] / "workspace.yaml"
     services.refuse_used_port("Dagster", port)
     with services.running_mlflow(root, mlflow_port) as mlflow:
-        web = services.dagster_web(root, workspace, port)
+        web = services.dagster_web(root, code_location.workspace(), port)
         web.start()
         try:
             for service in (mlflow, web):

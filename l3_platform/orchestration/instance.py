@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import psutil
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from l3_platform.settings import home
 
@@ -65,6 +66,11 @@ def register_snapshots(instance: dg.DagsterInstance, snapshots: Sequence[str]) -
 def _side_by_side(known: Sequence[str], snapshots: Sequence[str]) -> bool:
     start = known.index(snapshots[0])
     return list(known[start : start + len(snapshots)]) == list(snapshots)
+
+
+def spanning(snapshots: Sequence[str]) -> dict[str, str]:
+    """Run tags that make one run of `rebuild` cover all these snapshots."""
+    return {ASSET_PARTITION_RANGE_START_TAG: snapshots[0], ASSET_PARTITION_RANGE_END_TAG: snapshots[-1]}
 
 
 def headless_tag() -> str:

@@ -95,6 +95,3 @@ class Tracking(dg.ConfigurableResource):
                 context.log.warning(
                     f"MLflow at {self.uri} does not answer ({error}); run {run_id} keeps status RUNNING there"
                 )
-
-    def url(self, run_id: str) -> str:
-        return f"{self.uri}/#/experiments/{self.experiment_id}/runs/{run_id}" if run_id else ""

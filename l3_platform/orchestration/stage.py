@@ -10,15 +10,15 @@ An asset module says what is particular to it, the function that builds one data
 Everything that all assets share happens here, once.
 """
 
-from __future__ import annotations
-
+import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from l3_platform.engine import verbs
 from l3_platform.engine.progress import report_to, say
@@ -27,6 +27,7 @@ from l3_platform.orchestration.card import Card, card
 from l3_platform.orchestration.resources import SNAPSHOTS, Platform, Tracking
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Lock, Writer, files
+from l3_platform.store.dataset import read_table
 
 Built = Sequence[str] | tuple[Sequence[str], Mapping[str, Any]]
 OWNERS = ["team:data-platform"]
@@ -42,10 +43,32 @@ class Build:
     partition: str
     inputs: Mapping[str, Sequence[Dataset]]
     out: Writer
+    notes: dict[str, Any] = field(default_factory=dict)  # kept beside the dataset, outside its identity
 
     @property
     def settings(self) -> Settings:
         return self.catalog.settings
+
+    @contextlib.contextmanager
+    def mlflow_run(self, name: str, parent: str = "") -> Iterator[str]:
+        """An MLflow run for the body of the block: its id, or "" where no server answers. Its end sets the final status."""
+        tags = {"l3.partition": self.partition, "l3.dataset": self.out.folder.rsplit("/", 1)[-1]}
+        run = self.tracking.start_run(self.context, name, tags, parent)
+        if run:
+            self.notes["mlflow"] = f"/#/experiments/{self.tracking.experiment_id}/runs/{run}"
+        status = "FAILED"
+        try:
+            yield run
+            status = "FINISHED"
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            status = "KILLED"
+            raise
+        finally:
+            self.tracking.finish_run(self.context, run, status)
+
+    def finished_rows(self, names: Sequence[str]) -> pa.Table:
+        """Rows of shards already put, before the dataset is committed."""
+        return pa.concat_tables([read_table(files.join(self.out.folder, f"{name}.parquet")) for name in names])
 
     def input(self, stage: str) -> Dataset:
         """The one dataset of an input that has one."""
@@ -175,13 +198,15 @@ def _build(
     body: Callable[[Build], Built],
 ) -> Dataset:
     started = time.monotonic()
-    built = body(Build(context, catalog, tracking, partition, inputs, out))
+    build = Build(context, catalog, tracking, partition, inputs, out)
+    built = body(build)
     names, metrics = built if isinstance(built, tuple) else (built, {})
     cost = {
         "seconds": round(time.monotonic() - started, 3),
         "workers": verbs.workers(catalog.settings.engine),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "dagster_run": context.run_id,
+        **build.notes,
     }
     files.write(files.join(out.folder, "cost.json"), json.dumps(cost).encode())
     return out.commit(names, metrics)

@@ -5,7 +5,7 @@ A document in a stream is `<|begin_of_text|>` tokens `<|end_of_text|>`; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer as BPE
 
 from l3_platform.engine import Counts, Output
+from l3_platform.mix.data_mix import DOMAINS
 from l3_platform.store import Dataset, Shard, files
 from l3_platform.tokens.split import HELD_OUT, TRAIN, held_out
 from l3_platform.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, encode_texts, open_tokenizer
 
-DOMAINS = ("general", "math", "code", "multilingual")
 TOKEN = np.dtype("<u4")
 BATCH_CHARS = 4 << 20  # text encoded at a time: bounds memory, not the result
 INDEX = pa.schema(
@@ -99,7 +99,7 @@ def _batches(texts: pa.ChunkedArray) -> Iterator[list[str]]:
 
 
 def _utf8_bytes(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.binary_length(texts).cast(pa.int32())
+    return pc.call_function("binary_length", [texts]).cast(pa.int32())
 
 
 def read_tokens(url: str) -> np.ndarray:
@@ -108,7 +108,7 @@ def read_tokens(url: str) -> np.ndarray:
 
 
 def stream_urls(shards: Dataset, split: str) -> dict[str, list[str]]:
-    """URLs of the streams of a split (`train` or `held_out`) by domain, shards in order; domains without any are absent."""
+    """URLs of the streams of a split (`train`, `held_out`) by domain, shards in order; empty domains are absent."""
     found: dict[str, list[str]] = {}
     for domain in DOMAINS:
         prefix = f"{split}-{domain}-"
@@ -134,9 +134,5 @@ def totals(index: pa.Table) -> pa.Table:
 def of_split(index: pa.Table, split: str, column: str = "tokens") -> dict[str, int]:
     """`tokens` or `bytes` by domain of one split, every domain named: what `data_mix` and bits per byte need."""
     table = totals(index)
-    rows = table.filter(pc.equal(table["split"], split))
-    return dict.fromkeys(DOMAINS, 0) | dict(zip(*_columns(rows, ["domain_group", column]), strict=True))
-
-
-def _columns(table: pa.Table, names: Sequence[str]) -> list[list]:
-    return [table[name].to_pylist() for name in names]
+    rows = table.filter(pc.field("split") == split)
+    return dict.fromkeys(DOMAINS, 0) | {row["domain_group"]: row[column] for row in rows.to_pylist()}

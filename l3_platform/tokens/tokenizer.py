@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as BPE
 from l3_platform.settings import Tokenizer
 from l3_platform.store import files
 
-# The released models' pattern: contractions, words with one leading sign, digits in groups of up to three, signs, spaces.
+# The released models' pattern: contractions, words with one sign before, digits by up to three, signs, spaces.
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -42,7 +42,7 @@ SPECIAL_TOKENS = _special_tokens()  # in the order of Llama 3.1: ids 128,000 to 
 
 
 def train_tokenizer(texts: Iterable[str], settings: Tokenizer) -> bytes:
-    """The content of `tokenizer.json`, trained on the first `sample_bytes` of the texts; the same for any number of threads.
+    """The content of `tokenizer.json`, trained on the first `sample_bytes`; the same for any number of threads.
 
     All 256 bytes are in the alphabet, so every text has tokens. The vocabulary is smaller than `vocab_size` where the
     texts have too few pairs to merge. Raises ValueError where `vocab_size` has no room for bytes and special tokens, or
@@ -101,7 +101,7 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 def load_tokenizer(content: bytes) -> BPE:
-    """A tokenizer that reads special-token strings inside a text as ordinary text: crawled pages must not end documents."""
+    """A tokenizer that reads special-token strings in a text as ordinary text: no page may end its own document."""
     tokenizer = BPE.from_buffer(content)
     tokenizer.encode_special_tokens = True
     return tokenizer

@@ -1,0 +1,64 @@
+"""Checks the digests that a WARC record declares of its own content."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from l3_platform.crawl.http_message import Message
+
+_ALGORITHMS = {
+    "sha1": "sha1",
+    "sha-1": "sha1",
+    "sha256": "sha256",
+    "sha-256": "sha256",
+    "sha512": "sha512",
+    "md5": "md5",
+}
+
+
+def digest_ok(headers: Mapping[str, str], record_type: str, block: bytes, message: Message | None) -> bool | None:
+    """Whether the payload's digest matches, or the block's where only that is declared; None where neither can tell.
+
+    Writers differ in what they call the payload of a chunked or encoded response, so any of its forms may match.
+    """
+    payload, whole = headers.get("warc-payload-digest"), headers.get("warc-block-digest")
+    if payload and payload == whole and message is not None:
+        return None  # a message and its body cannot share a digest: ClueWeb09 wrote one of something else
+    # A revisit repeats the digest of a payload that is stored elsewhere.
+    if payload and record_type != "revisit":
+        return _matches(payload, [block] if message is None else [message.stored, message.unchunked, message.body])
+    return _matches(whole, [block]) if whole else None
+
+
+def _matches(declared: str, forms: list[bytes]) -> bool | None:
+    label, _, value = declared.partition(":")
+    algorithm = _ALGORITHMS.get(label.strip().lower())
+    if algorithm is None:
+        return None
+    wanted = set(_readings(value.strip(), hashlib.new(algorithm).digest_size))
+    tried: list[bytes] = []
+    for form in forms:
+        if any(form is other for other in tried):
+            continue
+        tried.append(form)
+        if hashlib.new(algorithm, form, usedforsecurity=False).digest() in wanted:
+            return True
+    return False
+
+
+def _readings(value: str, size: int) -> Iterator[bytes]:
+    """What a digest's text may mean: base 32 by the standard; hex and base 64 are met as well."""
+    if len(value) == 2 * size:
+        decoders = [binascii.unhexlify]
+    elif len(value.rstrip("=")) == -(-size * 8 // 5):
+        decoders = [lambda text: base64.b32decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 8), casefold=True)]
+    else:
+        decoders = [lambda text: base64.b64decode(text.replace("-", "+").replace("_", "/") + "==")]
+    for decode in decoders:
+        try:
+            yield decode(value)
+        except (binascii.Error, ValueError):
+            continue

@@ -1,0 +1,158 @@
+"""Personal data: counted a document, and masked in text (Llama 3, section 3.1.1: sites with much PII are removed).
+
+Precision comes first: documentation is full of numbers that look like something. IBANs and cards must pass their check digits, phone
+numbers must be written like phone numbers, and dotted quads must not be versions. Names and addresses are out of reach of rules.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from l3_platform.settings import Pii
+
+KINDS = ("emails", "phones", "ips", "ibans", "cards")
+SIDECAR = pa.schema([("doc_id", pa.uuid()), *((kind, pa.int32()) for kind in KINDS), ("density", pa.float64())])
+
+_MARKERS = {"emails": "[EMAIL]", "phones": "[PHONE]", "ips": "[IP]", "ibans": "[IBAN]", "cards": "[CARD]"}
+
+_EMAIL = re.compile(r"(?<![\w.+%/-])[A-Za-z0-9][\w.+%-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,18}(?![\w@(-])")
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
+_CARD = re.compile(r"(?<![\w.,-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -])\d{6}\2\d{5}|\d{15,16})(?![\w-]|[.,]\d)")
+_IP = re.compile(r"(?<![\w.:-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
+# A `+` with a country code; an area code in parentheses; or groups after a word that announces a number.
+_PHONE = re.compile(
+    r"""(?<![\w.,+*/=<>^-])(?:
+      \+[1-9]\d{0,2}(?:[ .-]?\(0?\d{1,4}\))?(?:[ .-]?\d{2,5}){2,5}
+    | (?:1[ .-])?\(\d{3}\)[ -]?\d{3}[ .-]\d{4}
+    | (?:1[.-])?[2-9]\d{2}([.-])[2-9]\d{2}\1\d{4}
+    | 00[1-9]\d{1,2}[ -]\d{1,4}(?:[ -]?\d{2,4}){2,4}
+    )(?![\w*/=^-]|[.,]\d)""",
+    re.VERBOSE,
+)
+_CALLED = re.compile(
+    r"""\b(?:tel|telephone|phone|mobile|mob|cell|fax|call(?:\ us)?(?:\ at|\ on)?|telefon|téléphone|tél|teléfono|telefone|handy|whatsapp|電話)
+    [.:]{0,2}[ ]{0,2}(\(?0?\d{1,5}\)?(?:[ ./-]{1,3}\d{2,8}){1,5})(?![\w-]|[.,]\d)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_VERSION_BEFORE = re.compile(r"(?:\bv|\bver|version|release|build|driver|firmware|\bsection|§|rev(?:ision)?|[=<>~^]=?)[\s.:]*$", re.IGNORECASE)
+_IBAN_LENGTHS = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21, "CR": 22,
+    "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22,
+    "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20,
+    "LB": 28, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18,
+    "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27,
+    "TN": 24, "TR": 26, "UA": 29, "VG": 24, "XK": 20,
+}  # fmt: skip
+
+
+def pii(documents: pa.Table, settings: Pii) -> pa.Table:
+    """Matches of each kind in each document, in order, and their density: matches a white-space separated word."""
+    counts: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    density: list[float] = []
+    for text in documents.column("text").to_pylist():
+        found = [kind for kind, _, _ in matches(text or "")]
+        for kind in KINDS:
+            counts[kind].append(found.count(kind))
+        density.append(len(found) / max(1, len((text or "").split())) if found else 0.0)
+    columns = [documents.column("doc_id").combine_chunks(), *(pa.array(counts[kind], pa.int32()) for kind in KINDS)]
+    return pa.Table.from_arrays([*columns, pa.array(density, pa.float64())], schema=SIDECAR)
+
+
+def mask(text: str) -> str:
+    """The text with every match replaced by a plain marker: [EMAIL], [PHONE], [IP], [IBAN], [CARD]."""
+    parts: list[str] = []
+    end = 0
+    for kind, start, stop in matches(text):
+        parts += [text[end:start], _MARKERS[kind]]
+        end = stop
+    return "".join([*parts, text[end:]]) if parts else text
+
+
+def matches(text: str) -> list[tuple[str, int, int]]:
+    """(kind, start, end) of each match, in order of position, none overlapping; of two that overlap the stricter kind wins."""
+    taken: list[tuple[str, int, int]] = []
+    if "@" in text:
+        _add(taken, "emails", ((m.start(), m.end()) for m in _EMAIL.finditer(text) if _is_email(m.group())))
+    if not any(digit in text for digit in "0123456789"):
+        return taken
+    _add(taken, "ibans", ((m.start(), m.start() + size) for m in _IBAN.finditer(text) if (size := _iban_chars(m.group()))))
+    _add(taken, "cards", ((m.start(), m.end()) for m in _CARD.finditer(text) if _is_card(m.group())))
+    _add(taken, "ips", ((m.start(), m.end()) for m in _IP.finditer(text) if _is_ip(m.group(), text[max(0, m.start() - 16) : m.start()])))
+    _add(taken, "phones", ((m.start(), m.end()) for m in _PHONE.finditer(text) if _is_phone(m.group())))
+    _add(taken, "phones", ((m.start(1), m.end(1)) for m in _CALLED.finditer(text) if _is_phone(m.group(1))))
+    return sorted(taken, key=lambda match: match[1])
+
+
+def _add(taken: list[tuple[str, int, int]], kind: str, spans: Iterator[tuple[int, int]]) -> None:
+    for start, end in list(spans):
+        if all(end <= other[1] or start >= other[2] for other in taken):
+            taken.append((kind, start, end))
+
+
+# Addresses that documentation uses for nobody (RFC 2606).
+_NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|local)$", re.IGNORECASE)
+_FILES = re.compile(r"\.(?:png|jpe?g|gif|webp|svg|js|css|py|html?|json|pdf)$", re.IGNORECASE)
+
+
+def _is_email(text: str) -> bool:
+    """Not a file such as `icon@2x.png`, nor an address reserved for examples."""
+    return not _FILES.search(text) and not _NOBODY.search(text) and ".." not in text
+
+
+def _iban_chars(text: str) -> int:
+    """Length of the IBAN at the start of the text, spaces included; 0 where country, length or check digits are wrong."""
+    want = _IBAN_LENGTHS.get(text[:2], 0)
+    seen, end = 0, 0
+    for end, char in enumerate(text, start=1):
+        seen += char != " "
+        if seen == want:
+            break
+    digits = text[:end].replace(" ", "")
+    if not want or len(digits) != want or (end < len(text) and text[end] != " "):
+        return 0
+    number = "".join(str(int(char, 36)) for char in digits[4:] + digits[:4])
+    return end if int(number) % 97 == 1 else 0
+
+
+def _is_card(text: str) -> bool:
+    """Luhn's check digit, and a first digit that a card network uses."""
+    digits = [int(char) for char in text if char.isdigit()]
+    if len(set(digits)) < 2 or not _network(digits):
+        return False
+    doubled = (digit if i % 2 == 0 else sum(divmod(2 * digit, 10)) for i, digit in enumerate(reversed(digits)))
+    return sum(doubled) % 10 == 0
+
+
+def _network(digits: list[int]) -> bool:
+    first, two, four = digits[0], digits[0] * 10 + digits[1], int("".join(map(str, digits[:4])))
+    if len(digits) == 15:
+        return two in (34, 37)
+    return first == 4 or 51 <= two <= 55 or 2221 <= four <= 2720 or four == 6011 or two in (62, 65) or 3528 <= four <= 3589
+
+
+def _is_ip(text: str, before: str) -> bool:
+    """A public IPv4 address of a host: private, local and documentation ranges identify nobody, versions are announced as such."""
+    parts = text.split(".")
+    if any(int(part) > 255 or (len(part) > 1 and part[0] == "0") for part in parts) or _VERSION_BEFORE.search(before):
+        return False
+    # Versions have small parts: 1.10.2.0 is a release, hosts of 1.0.0.0/8 to 9.0.0.0/8 with small parts are rare.
+    if sum(int(part) < 25 for part in parts) >= 3 or int(parts[0]) == 0:
+        return False
+    address = ipaddress.IPv4Address(text)
+    return address.is_global and not address.is_multicast
+
+
+def _is_phone(text: str) -> bool:
+    """Seven to fifteen digits (ITU-T E.164) that are no date and not one digit repeated."""
+    digits = "".join(char for char in text if char.isdigit())
+    if not 7 <= len(digits) <= 15 or len(set(digits)) < 3:
+        return False
+    if text.startswith("+") and text[1:].isdigit() and len(digits) < 11:
+        return False  # a signed integer, such as +2147483647
+    return not re.fullmatch(r"\(?(?:19|20)\d\d\)?[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](?:19|20)\d\d", text)
+
+

@@ -1,0 +1,147 @@
+"""The Llama 3 architecture (Llama 3, section 3.2; Touvron et al. 2023): GQA, RoPE, SwiGLU, RMSNorm, document mask.
+
+The model knows nothing of parallelism. It keeps no buffers, so it can be built on the meta device, sharded, and
+filled afterwards. Half-split rotary pairs, as in Hugging Face's port: exported weights need no permutation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from l3_platform.model.config import ModelConfig
+
+# The fp32 logits of a chunk of the sequence are the largest tensor of a small model's step: 2^26 of them are 256 MiB.
+LOGITS_A_CHUNK = 1 << 26
+
+
+class Llama(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.output = None if config.tied else _linear(config.d_model, config.vocab_size)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, bos_id: int | None = None) -> Tensor:
+        """Logits, or the summed loss where `targets` are given.
+
+        tokens, targets: [batch, seq] token ids; a target of -100 is not predicted. With `bos_id`, a token attends only
+        inside its document, documents starting at each `bos_id` in the stream. Returns logits [batch, seq, vocab] in
+        fp32, or the fp32 sum of negative log-likelihoods in nats. One call does both, so that sharded weights are
+        gathered by the hooks of `forward` alone.
+        """
+        rotation = rotary_table(tokens.shape[1], self.config.head_dim, self.config.rope_theta, tokens.device)
+        mask = document_mask(tokens, bos_id) if bos_id is not None else None
+        hidden = self.tok_embeddings(tokens)
+        for layer in self.layers:
+            hidden = layer(hidden, rotation, mask)
+        hidden = self.norm(hidden)
+        if targets is None:
+            return self._logits(hidden)
+        return self._loss(hidden.flatten(0, 1), targets.flatten())
+
+    def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """hidden [tokens, d_model]. Chunks recompute their logits in the backward pass; a single one keeps them."""
+        rows = max(1, LOGITS_A_CHUNK // self.config.vocab_size)
+        if len(targets) <= rows:
+            return self._chunk_loss(hidden, targets)
+        from torch.utils.checkpoint import checkpoint
+
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(targets), rows):
+            piece = slice(start, start + rows)
+            total = total + checkpoint(self._chunk_loss, hidden[piece], targets[piece], use_reentrant=False)
+        return total
+
+    def _chunk_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self._logits(hidden), targets, ignore_index=-100, reduction="sum")
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        # Tied weights are shared here, not as one parameter with two names: it stays tied when moved or sharded.
+        mixed = F.linear(hidden, self.tok_embeddings.weight) if self.output is None else self.output(hidden)
+        return mixed.float()
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.attention = Attention(config)
+        self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+        """x, result: [batch, seq, d_model]."""
+        x = x + self.attention(self.attention_norm(x), rotation, mask)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention (Ainslie et al. 2023): `kv_heads` keys and values serve all query heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.wq = _linear(config.d_model, config.d_model)
+        self.wk = _linear(config.d_model, config.kv_heads * config.head_dim)
+        self.wv = _linear(config.d_model, config.kv_heads * config.head_dim)
+        self.wo = _linear(config.d_model, config.d_model)
+
+    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+        batch, seq, _ = x.shape
+        # -1 heads, not the configured number: a tensor-parallel rank holds only some of them.
+        q, k, v = (w(x).view(batch, seq, -1, self.head_dim).transpose(1, 2) for w in (self.wq, self.wk, self.wv))
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        return self.wo(mixed.transpose(1, 2).reshape(batch, seq, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.w1 = _linear(config.d_model, config.ffn)
+        self.w2 = _linear(config.ffn, config.d_model)
+        self.w3 = _linear(config.d_model, config.ffn)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+def rotary_table(seq: int, head_dim: int, theta: float, device: torch.device) -> Tensor:
+    """cos and sin of every position and pair, [2, seq, head_dim / 2], fp32 (Su et al. 2021; theta of Llama 3)."""
+    powers = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+    angles = torch.outer(torch.arange(seq, dtype=torch.float32, device=device), theta**-powers)
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """x: [batch, heads, seq, head_dim], its halves the two members of each rotary pair."""
+    cos, sin = rotation
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def document_mask(tokens: Tensor, bos_id: int) -> Tensor:
+    """True where a query may look: [batch, 1, query, key], causal and inside one document (Llama 3, section 3.2)."""
+    document = (tokens == bos_id).cumsum(dim=1)
+    same = document[:, :, None] == document[:, None, :]
+    return same.tril().unsqueeze(1)
+
+
+def _linear(inputs: int, outputs: int) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias=False)

@@ -1,0 +1,160 @@
+"""Checks against the ledger of planted cases: what share of them a stage caught, and whom it accused wrongly.
+
+Only the demo crawl knows the truth about its pages; for every other source these checks pass and say so.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from l3_platform.crawl.fetch import ledger
+from l3_platform.lineage import STAGES
+from l3_platform.orchestration.card import connect_for_samples
+from l3_platform.orchestration.stage import Check, Made, Verdict
+from l3_platform.store import Dataset
+
+Page = tuple[str, str]  # snapshot, url
+Row = Mapping[str, Any]
+
+RECALL, FALSE_ALARMS = 0.95, 0.01
+ALL = {"url_version", "exact_duplicate", "broken"}  # kinds of which nothing may be missed
+
+
+def check(stage: str) -> Check:
+    """`planted_cases` of a stage: recall by kind at least 95 % (100 % where the truth is exact), false alarms at most 1 %."""
+    return Check(
+        "planted_cases",
+        functools.partial(_judge, stage),
+        description="recall and false alarms on what the demo crawl planted",
+    )
+
+
+def _judge(stage: str, made: Made) -> Verdict:
+    truth = _truth(made)
+    if not truth:
+        return Verdict(True, {"ledger": "none: only the demo crawl plants cases"})
+    rows = [row for row in truth if row["stage"] == stage]
+    found = _FOUND[stage](made, rows)
+    kinds: dict[str, list[bool]] = {}
+    for row, caught in zip(rows, found.caught, strict=True):
+        if row["expect"] != "any":
+            kinds.setdefault(row["kind"], []).append(caught)
+    recall = {kind: sum(caught) / len(caught) for kind, caught in sorted(kinds.items())}
+    accused = found.accused - {(row["snapshot"], row["url"]) for row in truth}
+    clean = max(found.clean, 1)
+    passed = all(value >= (1.0 if kind in ALL else RECALL) for kind, value in recall.items())
+    facts: dict[str, Any] = {
+        f"recall of {kind}": f"{value:.3f} of {len(kinds[kind])}" for kind, value in recall.items()
+    }
+    facts["false alarms"] = f"{len(accused) / clean:.4f} of {clean:,} clean pages"
+    if accused:
+        facts["accused wrongly"] = ", ".join(sorted(url for _, url in accused)[:5])
+    return Verdict(passed and len(accused) / clean <= FALSE_ALARMS, facts)
+
+
+class Found:
+    """What a stage did: for each ledger row whether it came out as planted, whom it accused, how many clean pages it saw."""
+
+    def __init__(self, caught: Iterable[bool], accused: set[Page], clean: int) -> None:
+        self.caught, self.accused, self.clean = list(caught), accused, clean
+
+
+def _truth(made: Made) -> list[dict[str, Any]]:
+    """Ledger rows of the snapshots that the dataset spans."""
+    partitions = made.catalog.snapshots if not STAGES[made.dataset.manifest.asset].by_snapshot else [made.partition]
+    tables = [ledger(made.catalog.dataset("raw_crawl", partition)) for partition in partitions]
+    return [row for table in tables if table is not None for row in table.to_pylist()]
+
+
+def _documents(made: Made) -> list[Dataset]:
+    partitions = made.catalog.snapshots if not STAGES[made.dataset.manifest.asset].by_snapshot else [made.partition]
+    return [made.catalog.dataset("documents", partition) for partition in partitions]
+
+
+def _pages(made: Made, columns: str, *documents_columns: str) -> list[Row]:
+    """Sidecar values beside snapshot and url of their document."""
+    pages = pa.concat_tables([one.read(["doc_id", "snapshot", "url", *documents_columns]) for one in _documents(made)])
+    connection = connect_for_samples(d=pages, s=made.dataset.read())
+    return (
+        connection.sql(f"SELECT d.snapshot, d.url, {columns} FROM s JOIN d USING (doc_id)").to_arrow_table().to_pylist()
+    )
+
+
+def _flagged(predicate: str) -> Callable[[Made, list[Row]], Found]:
+    """A stage whose sidecar flags a page where an SQL predicate over `s` holds; expect `keep` rows must not be flagged."""
+
+    def found(made: Made, rows: list[Row]) -> Found:
+        pages = _pages(made, f"({predicate}) AS flagged")
+        flagged = {(page["snapshot"], page["url"]) for page in pages if page["flagged"]}
+        caught = [((row["snapshot"], row["url"]) in flagged) == (row["expect"] != "keep") for row in rows]
+        return Found(caught, flagged, len(pages))
+
+    return found
+
+
+def _extracted(made: Made, rows: list[Row]) -> Found:
+    """documents: broken records in quarantine at their offset, noise dropped, text of maths and odd charsets there."""
+    lost = made.dataset.quarantine().to_pylist()
+    places = {(row["file"], row["offset"]) for row in lost if row["reason"]}
+    texts = {(page["snapshot"], page["url"]): page["text"] for page in _pages(made, "d.text", "text")}
+
+    def as_planted(row: Row) -> bool:
+        if row["expect"] == "quarantine":
+            return (row["warc_file"], row["warc_offset"]) in places
+        text = texts.get((row["snapshot"], row["url"]))
+        if row["expect"] == "drop":
+            return text is None
+        return text is not None and all(_plain(part) in _plain(text) for part in _parts(row["detail"]))
+
+    planted = {(row["warc_file"], row["warc_offset"]) for row in rows if row["expect"] == "quarantine"}
+    wrong = {(row["snapshot"], row["url"]) for row in lost if (row["file"], row["offset"]) not in planted}
+    return Found(map(as_planted, rows), wrong, len(texts))
+
+
+def _parts(detail: str) -> list[str]:
+    try:
+        parsed = json.loads(detail)
+    except ValueError:
+        return [detail] if detail else []
+    return [str(part) for part in parsed] if isinstance(parsed, list) else [detail]
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split())
+
+
+def _identified(made: Made, rows: list[Row]) -> Found:
+    languages = {(page["snapshot"], page["url"]): page["language"] for page in _pages(made, "s.language")}
+    foreign = {page for page, language in languages.items() if language not in ("en", "und")}
+    return Found(
+        (languages.get((row["snapshot"], row["url"])) == row["detail"] for row in rows), foreign, len(languages)
+    )
+
+
+def _lines(made: Made, rows: list[Row]) -> Found:
+    """repeated_lines: the planted line is among those removed from its page."""
+    removed: dict[Page, set[str]] = {}
+    pages = _pages(made, "s.removed_lines, d.text", "text")
+    for page in pages:
+        lines = page["text"].split("\n")
+        gone = {" ".join(lines[index].split()) for index in page["removed_lines"] or ()}
+        removed.setdefault((page["snapshot"], page["url"]), set()).update(gone)
+    caught = [" ".join(row["detail"].split()) in removed.get((row["snapshot"], row["url"]), set()) for row in rows]
+    return Found(caught, set(), len(pages))
+
+
+_FOUND: dict[str, Callable[[Made, list[Row]], Found]] = {
+    "documents": _extracted,
+    "url_policy": _flagged("s.blocked_by IS NOT NULL"),
+    "languages": _identified,
+    "text_heuristics": _flagged("s.dup_ngram_max > 0.35 OR s.dirty_words > 0.01"),
+    "pii": _flagged("s.emails + s.phones + s.ips + s.ibans + s.cards > 0"),
+    "url_versions": _flagged("NOT s.newest"),
+    "duplicate_documents": _flagged("s.representative = false"),
+    "repeated_lines": _lines,
+}

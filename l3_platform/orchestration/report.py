@@ -1,0 +1,192 @@
+"""The report: how many records became how many tokens, what every check said, and how well the model predicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+from rich.box import SIMPLE
+from rich.table import Column, Table
+
+from l3_platform.lineage import STAGES, Catalog
+from l3_platform.orchestration.code_location import check_keys
+from l3_platform.orchestration.resources import Platform
+from l3_platform.store import Counts, Dataset
+
+
+@dataclass(frozen=True)
+class AssetReport:
+    """One asset over its partitions: rows in and out of the last build, in records."""
+
+    name: str
+    materialized: bool
+    records_in: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+    balanced: bool = False
+    rows: int = 0
+    bytes: int = 0
+    partitions: dict[str, str] = field(default_factory=dict)  # partition to digest
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    asset: str
+    name: str
+    passed: bool
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    profile: str
+    source: str
+    snapshots: list[str]
+    data: str
+    assets: list[AssetReport]
+    checks: list[CheckReport]
+    losses: list[dict[str, Any]]
+    links: dict[str, str]
+
+
+def collect(profile: str, overrides: Sequence[str]) -> Report:
+    """Read manifests and the newest result of every check. Builds nothing."""
+    catalog = Platform(profile=profile, overrides=list(overrides)).catalog()
+    assets = [_asset(catalog, stage) for stage in STAGES]
+    with dg.DagsterInstance.get() as instance:
+        checks = _checks(instance)
+        links = _links(instance, catalog.settings.mlflow.tracking_uri)
+    evaluation = catalog.find("evaluation")
+    return Report(
+        profile=profile,
+        source=catalog.settings.crawl.source,
+        snapshots=list(catalog.snapshots),
+        data=catalog.root,
+        assets=assets,
+        checks=checks,
+        losses=evaluation.read().to_pylist() if evaluation else [],
+        links=links,
+    )
+
+
+def _asset(catalog: Catalog, stage: str) -> AssetReport:
+    found: dict[str, Dataset | None] = {
+        partition: catalog.find(stage, partition) for partition in catalog.partitions(stage)
+    }
+    datasets = [dataset for dataset in found.values() if dataset is not None]
+    if len(datasets) < len(found):
+        return AssetReport(stage, materialized=False)
+    counts = Counts.total(dataset.manifest.counts for dataset in datasets)
+    return AssetReport(
+        stage,
+        materialized=True,
+        records_in=counts.records_in,
+        kept=counts.kept,
+        dropped=counts.dropped,
+        failed=counts.failed,
+        balanced=counts.balanced,
+        rows=sum(dataset.manifest.rows for dataset in datasets),
+        bytes=sum(dataset.manifest.bytes for dataset in datasets),
+        partitions={partition: dataset.digest for partition, dataset in found.items() if dataset},
+        metrics=datasets[-1].manifest.metrics,
+    )
+
+
+def _checks(instance: dg.DagsterInstance) -> list[CheckReport]:
+    """The newest result of every check; a check that never ran has not passed."""
+    keys = check_keys()
+    newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    return [_check(key, newest.get(key)) for key in keys]
+
+
+def _check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord | None) -> CheckReport:
+    asset = key.asset_key.to_user_string()
+    event = record.event.asset_check_evaluation_data if record and record.event and record.event.dagster_event else None
+    if event is None:
+        return CheckReport(asset, key.name, passed=False, facts={"never": "it has not run"})
+    facts = {name: value.value for name, value in event.metadata.items()}
+    return CheckReport(asset, key.name, event.passed, facts)
+
+
+def _links(instance: dg.DagsterInstance, mlflow: str) -> dict[str, str]:
+    runs = instance.get_runs(limit=1)
+    links = {"Dagster": "l3 up, then http://127.0.0.1:3000" + (f"/runs/{runs[0].run_id}" if runs else "")}
+    return links | {"MLflow": mlflow or "l3 up, then http://127.0.0.1:5000"}
+
+
+def as_json(report: Report) -> str:
+    return json.dumps(asdict(report), default=str, indent=1)
+
+
+def show(report: Report, out: TextIO) -> None:
+    """The report for a person, on a terminal."""
+    from rich.console import Console
+
+    console = Console(file=out, width=None if out.isatty() else 120, highlight=False)
+    console.rule(f"[bold]L3 report[/]  profile {report.profile}, source {report.source}: {', '.join(report.snapshots)}")
+    console.print(_funnel(report))
+    console.print(_verdicts(report))
+    if report.losses:
+        console.print(_losses(report))
+    passed = sum(check.passed for check in report.checks)
+    missing = [asset.name for asset in report.assets if not asset.materialized]
+    console.print(f"{len(report.assets) - len(missing)} of {len(report.assets)} assets materialized", end="")
+    console.print(f"; missing: {', '.join(missing)}" if missing else "", end="")
+    console.print(f"; {passed} of {len(report.checks)} checks pass.  Data: {report.data}")
+    for name, link in report.links.items():
+        console.print(f"{name}: {link}")
+
+
+def _funnel(report: Report) -> Table:
+    table = Table(
+        "asset",
+        *(Column(name, justify="right") for name in ("in", "kept", "dropped", "quarantined", "MB")),
+        "largest reasons",
+        box=SIMPLE,
+    )
+    for asset in report.assets:
+        if not asset.materialized:
+            table.add_row(asset.name, "", "", "", "", "", "not materialized", style="dim")
+            continue
+        largest = sorted(asset.dropped.items(), key=lambda item: -item[1])[:3]
+        numbers = (asset.records_in, asset.kept, sum(asset.dropped.values()), asset.failed)
+        table.add_row(
+            asset.name,
+            *(f"{number:,}" for number in numbers),
+            f"{asset.bytes / 1e6:.1f}",
+            ", ".join(f"{reason} {count:,}" for reason, count in largest)
+            + ("" if asset.balanced else "  DOES NOT BALANCE"),
+        )
+    return table
+
+
+def _verdicts(report: Report) -> Table:
+    table = Table("", "check", "what it saw", box=SIMPLE)
+    for check in report.checks:
+        facts = ", ".join(f"{name} {_short(value)}" for name, value in check.facts.items())
+        if not check.passed or check.name != "account_balances":
+            table.add_row(
+                "ok" if check.passed else "FAIL",
+                f"{check.asset}: {check.name}",
+                facts,
+                style="" if check.passed else "red",
+            )
+    return table
+
+
+def _losses(report: Report) -> Table:
+    columns = list(report.losses[0])
+    table = Table(*columns, box=SIMPLE, title="held-out loss (nats a token), bits per byte")
+    for row in report.losses:
+        table.add_row(*(_short(value) for value in row.values()))
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

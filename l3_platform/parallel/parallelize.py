@@ -1,0 +1,125 @@
+"""Applies parallelism to a model that knows nothing of it: activation checkpointing, compile, FSDP2, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from l3_platform.model.llama import Llama
+from l3_platform.parallel.mesh import Mesh
+
+# A collective costs about a millisecond on gloo whatever its size: smaller blocks share one FSDP unit.
+UNIT_PARAMETERS = 4_000_000
+
+
+def parallelize(
+    model: Llama,
+    mesh: Mesh,
+    *,
+    device: torch.device,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    activation_checkpointing: bool = False,
+    compile_blocks: bool = False,
+    unit_parameters: int = UNIT_PARAMETERS,
+) -> Llama:
+    """Changes the model in place; it may be on the meta device, and is filled afterwards.
+
+    Gradients of a sharded model are summed over ranks, not averaged: the loop divides by the tokens of the whole
+    batch. bf16 computes in bf16 and reduces gradients in fp32 (Llama 3, section 3.3.2). A mesh of one rank in fp32
+    is left unsharded and needs no process group; any other raises RuntimeError without one.
+    """
+    if activation_checkpointing:
+        _checkpoint_blocks(model)
+    if compile_blocks:
+        for block in model.layers:
+            block.compile()
+    if mesh.ranks > 1 or precision == "bf16":
+        _shard(model, mesh, device, precision, unit_parameters)
+    return model
+
+
+def local_rows(parameter: Tensor) -> tuple[Tensor, int]:
+    """The rows of a parameter that this rank holds and the first one's index: `Rows` of `l3_platform.model.init`."""
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    if not isinstance(parameter, DTensor):
+        return parameter, 0
+    _, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
+    return parameter.to_local(), offset[0]
+
+
+def full(parameter: Tensor) -> Tensor:
+    """The whole parameter on every rank; collective where it is sharded."""
+    return cast(Any, parameter).full_tensor() if hasattr(parameter, "full_tensor") else parameter
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor, sharing its storage."""
+    return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def reshard(model: nn.Module) -> None:
+    """Makes parameters DTensors again after a forward pass that no backward pass followed."""
+    for module in _sharded_modules(model):
+        module.reshard()
+
+
+def reduce_gradients(model: nn.Module, wanted: bool) -> None:
+    """Whether the next backward pass reduces gradients over ranks: only the last micro-batch of a step does."""
+    for module in _sharded_modules(model):
+        module.set_requires_gradient_sync(wanted, recurse=False)
+
+
+def _checkpoint_blocks(model: Llama) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    for block in model.layers:
+        # The method is replaced, not the module: a wrapper module would rename every parameter of the block.
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+
+
+def _shard(
+    model: Llama, mesh: Mesh, device: torch.device, precision: Literal["fp32", "bf16"], unit_parameters: int
+) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    if mesh.dp_replicate > 1:
+        shape, names = (mesh.dp_replicate, mesh.dp_shard), ("dp_replicate", "dp_shard")
+    else:
+        shape, names = (mesh.dp_shard,), ("dp_shard",)
+    device_mesh = init_device_mesh(device.type, shape, mesh_dim_names=names)
+    # Inputs are not cast: the rotary table must stay fp32, and hidden states take the precision of the embedding.
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if precision == "bf16":
+        policy = replace(policy, param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    # Not resharded after forward: Llama 3 shards optimizer states and gradients only (section 3.3.2).
+    for unit in _units(model, unit_parameters):
+        fully_shard(unit, mesh=device_mesh, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(model, mesh=device_mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in _sharded_modules(model):
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
+
+
+def _sharded_modules(model: nn.Module) -> Iterator[Any]:
+    # By attribute, not by class: importing FSDP2 costs a single process half a second and brings it nothing.
+    return (module for module in model.modules() if hasattr(module, "set_gradient_divide_factor"))
+
+
+def _units(model: Llama, unit_parameters: int) -> Iterator[list[nn.Module]]:
+    """Consecutive blocks in units of at least `unit_parameters`; what is left over belongs to the root unit."""
+    unit: list[nn.Module] = []
+    size = 0
+    for block in model.layers:
+        unit.append(block)
+        size += sum(p.numel() for p in block.parameters())
+        if size >= unit_parameters:
+            yield unit
+            unit, size = [], 0

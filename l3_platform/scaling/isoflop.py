@@ -1,0 +1,136 @@
+"""The IsoFLOP sweep: models of several sizes at several budgets, trained in this process (Llama 3, section 3.2.1)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from l3_platform.engine import Counts, Output
+from l3_platform.model.config import ModelConfig, parameters
+from l3_platform.scaling.plan import candidate
+from l3_platform.settings import Settings, Stage
+
+# The paper's: linear warm-up, cosine to a tenth of the peak. It warms up for 2,000 steps; a share suits any budget.
+WARMUP_SHARE, MIN_LEARNING_RATE_RATIO = 0.1, 0.1
+HELD_OUT_TOKENS = 1 << 16  # of each domain, for the loss at the end
+RUNS = pa.schema(
+    [
+        ("point", pa.string()),
+        ("flops", pa.float64()),  # the budget that the point belongs to: what the fit groups by
+        ("params", pa.int64()),
+        ("tokens", pa.int64()),  # trained on
+        ("spent_flops", pa.float64()),  # 6 · params · tokens, below the budget by less than a sequence
+        ("loss", pa.float64()),  # held out, nats a token
+        ("train_loss", pa.float64()),  # of the last step, nats a token
+        ("layers", pa.int32()),
+        ("d_model", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model of the sweep. `left_out` says why it is not trained; empty where it is."""
+
+    name: str
+    budget: float
+    model: ModelConfig
+    params: int
+    tokens: int
+    left_out: str = ""
+
+
+def points(settings: Settings, vocab_size: int, train_tokens_available: int) -> list[Point]:
+    """Every budget × size of `settings.scaling`, cheapest budget first, smallest model first within it."""
+    return [
+        _point(budget, layers, settings, vocab_size, train_tokens_available)
+        for budget in sorted(settings.scaling.budgets)
+        for layers in sorted(settings.scaling.layers)
+    ]
+
+
+def _point(budget: float, layers: int, settings: Settings, vocab_size: int, available: int) -> Point:
+    scaling = settings.scaling
+    model = candidate(layers, settings, vocab_size)
+    params = parameters(model)
+    tokens = int(budget / (6.0 * params)) // scaling.seq_len * scaling.seq_len
+    reason = ""
+    if tokens < max(scaling.min_tokens, scaling.seq_len):
+        reason = f"{tokens:,} tokens are fewer than scaling.min_tokens {scaling.min_tokens:,}"
+    elif tokens > scaling.max_epochs * available:
+        reason = (
+            f"{tokens:,} tokens would repeat the {available:,} at hand more than scaling.max_epochs "
+            f"{scaling.max_epochs:g} times"
+        )
+    return Point(f"flops-{budget:.3e}-layers-{layers:03d}", budget, model, params, tokens, reason)
+
+
+@dataclass(frozen=True)
+class PointTask:
+    """A point and what it is trained on: local token files of each domain, and their shares.
+
+    `folder` keeps the run's checkpoint when it is stopped, so that it resumes; empty: a temporary one.
+    """
+
+    point: Point
+    data: Mapping[str, tuple[str, ...]]
+    held_out: Mapping[str, tuple[str, ...]]
+    shares: Mapping[str, float]
+    bos_id: int
+    eos_id: int
+    settings: Settings
+    folder: str = ""
+
+
+def run_point(task: PointTask) -> Output:
+    """Train one point in this process: one row of `RUNS`, what `map_shards` runs.
+
+    No time and no MLflow run id is in the row: the same point gives the same bytes again.
+    """
+    if task.folder:
+        return _train(task, Path(task.folder))
+    with tempfile.TemporaryDirectory(prefix="isoflop-") as folder:
+        return _train(task, Path(folder))
+
+
+def _train(task: PointTask, folder: Path) -> Output:
+    from l3_platform.train.job import TrainJob
+    from l3_platform.train.loop import train
+
+    point, scaling = task.point, task.settings.scaling
+    result = train(
+        TrainJob(
+            folder=str(folder / "run"),
+            output=str(folder / "model"),
+            model=point.model,
+            data=dict(task.data),
+            held_out=dict(task.held_out),
+            shares={domain: share for domain, share in task.shares.items() if task.data.get(domain)},
+            bos_id=task.bos_id,
+            eos_id=task.eos_id,
+            total_tokens=point.tokens,
+            ramp=(Stage(batch_tokens=scaling.batch_tokens, seq_len=scaling.seq_len),),
+            seed=task.settings.train.seed,
+            learning_rate=scaling.learning_rate,
+            min_learning_rate_ratio=MIN_LEARNING_RATE_RATIO,
+            warmup_tokens=int(WARMUP_SHARE * point.tokens),
+            held_out_tokens=HELD_OUT_TOKENS,
+            log_every_steps=100,
+        )
+    )
+    row = {
+        "point": point.name,
+        "flops": point.budget,
+        "params": result.parameters,
+        "tokens": result.tokens,
+        "spent_flops": result.flops,
+        "loss": result.held_out_loss,
+        "train_loss": result.loss,
+        "layers": point.model.layers,
+        "d_model": point.model.d_model,
+    }
+    return Output(pa.Table.from_pylist([row], schema=RUNS), Counts.annotated(1))

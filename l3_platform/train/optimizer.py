@@ -1,0 +1,79 @@
+"""AdamW (Loshchilov and Hutter 2019) on named, possibly sharded parameters.
+
+Not torch.optim's: that one imports torch's compiler on construction (a second a process), and keys its state by
+position, while checkpoints want it by name. The arithmetic is torch's own fused kernel, a test holds both equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from l3_platform.parallel.parallelize import local
+
+
+class AdamW:
+    """Weight decay falls on matrices alone, not on norms or the embedding; it is scaled by the learning rate."""
+
+    def __init__(self, model: nn.Module, *, betas: tuple[float, float], epsilon: float, weight_decay: float) -> None:
+        self._parameters = dict(model.named_parameters())
+        self._betas, self._epsilon = betas, epsilon
+        self.averages = {name: torch.zeros_like(p.detach()) for name, p in self._parameters.items()}
+        self.squares = {name: torch.zeros_like(p.detach()) for name, p in self._parameters.items()}
+        self.steps_taken = 0
+        decays = {name: p.dim() > 1 and not name.startswith("tok_embeddings") for name, p in self._parameters.items()}
+        self._groups = [
+            ([name for name, decayed in decays.items() if decayed], weight_decay),
+            ([name for name, decayed in decays.items() if not decayed], 0.0),
+        ]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update from the parameters' gradients, which all must be there."""
+        self.steps_taken += 1
+        for names, weight_decay in self._groups:
+            parameters = [self._parameters[name] for name in names]
+            if not parameters:
+                continue
+            weights = [local(p.detach()) for p in parameters]
+            count = torch.tensor(float(self.steps_taken), device=weights[0].device)
+            torch._fused_adamw_(
+                weights,
+                [local(p.grad) for p in parameters if p.grad is not None],
+                [local(self.averages[name]) for name in names],
+                [local(self.squares[name]) for name in names],
+                [],
+                [count] * len(names),
+                lr=learning_rate,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                weight_decay=weight_decay,
+                eps=self._epsilon,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def state_dict(self) -> dict[str, Mapping[str, Tensor] | Tensor]:
+        """The live tensors by parameter name: what is loaded into them in place is loaded into the optimizer."""
+        return {"averages": self.averages, "squares": self.squares}
+
+
+@torch.no_grad()
+def clip_gradients(model: nn.Module, scale: float, max_norm: float) -> Tensor:
+    """Multiplies all gradients by `scale`, then cuts their norm over all ranks to `max_norm`; returns the norm before
+    the cut, 0-dim. Replicated ranks hold equal gradients, so the norm is summed over shards alone."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    pieces = [local(g) for g in gradients]
+    torch._foreach_mul_(pieces, scale)
+    total = torch.stack([norm.float() ** 2 for norm in torch._foreach_norm(pieces)]).sum()
+    sharded = next((g for g in gradients if hasattr(g, "full_tensor")), None)
+    if sharded is not None:
+        import torch.distributed as dist
+
+        mesh = sharded.device_mesh  # type: ignore[attr-defined]
+        dist.all_reduce(total, group=mesh.get_group(mesh.ndim - 1))
+    norm = total.sqrt()
+    torch._foreach_mul_(pieces, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

@@ -1,0 +1,108 @@
+"""Small corpora on disk, with the sidecars that deduplication reads."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from l3_platform.settings import Dedup, Engine, Settings
+from l3_platform.store import Dataset, Output, Writer
+
+Page = Mapping[str, Any]
+DAY = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+
+
+class Corpus:
+    """Pages are dicts of url, text, day and language; each inner list is a shard, each outer one a snapshot."""
+
+    def __init__(self, folder: Path, snapshots: Sequence[Sequence[Sequence[Page]]]) -> None:
+        self.folder = folder
+        self.pages = [page for shards in snapshots for shard in shards for page in shard]
+        self.documents = [
+            self._dataset("documents", number, shards, _documents) for number, shards in enumerate(snapshots)
+        ]
+        self.url_policy = [
+            self._dataset("url_policy", number, shards, _policy) for number, shards in enumerate(snapshots)
+        ]
+        self.languages = [
+            self._dataset("languages", number, shards, _language) for number, shards in enumerate(snapshots)
+        ]
+
+    def _dataset(
+        self, asset: str, number: int, shards: Sequence[Sequence[Page]], table: Callable[[Sequence[Page]], pa.Table]
+    ) -> Dataset:
+        out = self.writer(asset, f"demo-{number + 1}")
+        names = [f"part-{shard:05d}" for shard in range(len(shards))]
+        for name, pages in zip(names, shards, strict=True):
+            out.put(name, Output.annotated(table(pages)))
+        return out.commit(names)
+
+    def writer(self, asset: str, partition: str = "all") -> Writer:
+        return Writer(str(self.folder / asset / partition), asset, partition, code_version="1", settings={}, inputs={})
+
+    def build(self, stage: Callable[..., Any], settings: Settings, **inputs: Sequence[Dataset]) -> Dataset:
+        name = stage.__name__.removeprefix("build_")
+        out = self.writer(name)
+        names, metrics = stage(documents=self.documents, **inputs, out=out, settings=settings)
+        return out.commit(names, metrics)
+
+
+def settings(workers: int = 1, **dedup: Any) -> Settings:
+    return Settings(dedup=Dedup(**{"buckets": 3} | dedup), engine=Engine(workers=workers))
+
+
+def doc_id(page: Page) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{page['url']} {page.get('day', 0)} {page['text']}")
+
+
+def _ids(pages: Sequence[Page]) -> pa.Array:
+    raw = pa.array([doc_id(page).bytes for page in pages], pa.binary(16))
+    return pa.ExtensionArray.from_storage(pa.uuid(), raw)
+
+
+def _documents(pages: Sequence[Page]) -> pa.Table:
+    times = [DAY + dt.timedelta(days=page.get("day", 0)) for page in pages]
+    return pa.table(
+        {
+            "doc_id": _ids(pages),
+            "url": [page["url"] for page in pages],
+            "fetch_time": pa.array(times, pa.timestamp("us", "UTC")),
+            "text": pa.array([page["text"] for page in pages], pa.string()),
+        }
+    )
+
+
+def _policy(pages: Sequence[Page]) -> pa.Table:
+    return pa.table({"doc_id": _ids(pages), "canonical_url": [page["url"].lower() for page in pages]})
+
+
+def _language(pages: Sequence[Page]) -> pa.Table:
+    return pa.table({"doc_id": _ids(pages), "language": [page.get("language", "en") for page in pages]})
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Callable[..., Corpus]:
+    """`corpus(shards of demo-1, shards of demo-2, ...)`."""
+    made: list[Corpus] = []
+
+    def make(*snapshots: Sequence[Sequence[Page]]) -> Corpus:
+        made.append(Corpus(tmp_path / f"corpus-{len(made)}", snapshots))
+        return made[-1]
+
+    return make
+
+
+@pytest.fixture
+def dedup_settings() -> Callable[..., Settings]:
+    return settings
+
+
+@pytest.fixture
+def id_of() -> Callable[[Page], uuid.UUID]:
+    return doc_id

@@ -1,0 +1,66 @@
+"""Signatures are datasketch's; similarity is that of sets of words."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasketch import MinHash
+
+from l3_platform.dedup import shingle_hash, signatures
+from l3_platform.dedup.shingles import band_values, jaccard, shingle_texts, shingles
+
+TEXTS = pa.array(
+    [
+        "The quick brown fox jumps over the lazy dog, and then it sleeps.",
+        "two words",
+        "",
+        "!!! ???",
+        "機械学習は面白いです。とても。",
+        "L'été dernier, à Paris, il faisait très chaud pour la saison " * 50,
+    ]
+)
+
+
+@pytest.mark.parametrize("num_perm, seed, ngram", [(128, 1, 5), (64, 7, 3)])
+def test_signatures_are_those_of_datasketch(num_perm, seed, ngram):
+    signed = signatures(TEXTS, num_perm=num_perm, ngram=ngram, seed=seed)
+    for row, text in zip(signed, TEXTS.to_pylist(), strict=True):
+        reference = MinHash(num_perm=num_perm, seed=seed, hashfunc=shingle_hash, scheme="affine32")
+        reference.update_batch([shingle.encode() for shingle in shingle_texts(text, ngram)])
+        np.testing.assert_array_equal(row, reference.hashvalues)
+
+
+def test_estimated_similarity_is_near_the_true_one():
+    one = " ".join(f"word{n}" for n in range(1000))
+    other = one.replace("word50 ", "other ").replace("word700 ", "another ")
+    left, right = signatures(pa.array([one, other]), num_perm=512)
+    assert np.mean(left == right) == pytest.approx(jaccard(shingles(one), shingles(other)), abs=0.05)
+
+
+def test_jaccard_counts_shared_shingles():
+    assert jaccard(shingles("a b c d e f", 5), shingles("a b c d e g", 5)) == pytest.approx(1 / 3)
+
+
+def test_case_and_punctuation_do_not_matter():
+    assert jaccard(shingles("One, two: THREE. four (five) six!"), shingles("one two three four five six")) == 1.0
+
+
+def test_characters_of_chinese_are_words():
+    assert shingle_texts("机器学习很有趣", 5) == ["机 器 学 习 很", "器 学 习 很 有", "学 习 很 有 趣"]
+
+
+def test_a_short_text_is_one_shingle():
+    assert shingle_texts("Hello, World", 5) == ["hello world"]
+
+
+def test_texts_without_words_are_not_alike():
+    assert jaccard(shingles("!!!"), shingles("???")) == 0.0
+
+
+def test_equal_rows_of_different_bands_do_not_meet():
+    values = band_values(np.zeros((1, 128), np.uint32), 16)
+    assert len(np.unique(values)) == 16
+
+
+def test_bands_that_do_not_divide_the_permutations_are_refused():
+    with pytest.raises(ValueError, match=r"dedup\.bands is 10, which does not divide dedup\.num_perm, 128"):
+        band_values(np.zeros((1, 128), np.uint32), 10)

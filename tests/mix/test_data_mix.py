@@ -1,0 +1,85 @@
+import pytest
+
+from l3_platform.mix.data_mix import DOMAINS, capped_shares, data_mix
+from l3_platform.settings import Mix
+
+PLENTY = dict.fromkeys(DOMAINS, 10**9)
+
+
+def shares(phase: str, available, total=1_000_000) -> dict[str, float]:
+    rows = data_mix(available, Mix(), total, total).to_pylist()
+    return {row["domain_group"]: row["share"] for row in rows if row["phase"] == phase}
+
+
+def test_with_plenty_of_data_the_shares_are_the_paper_s():
+    expected = {"general": 0.50, "math": 0.25, "code": 0.17, "multilingual": 0.08}
+    assert shares("pretrain", PLENTY) == pytest.approx(expected)
+
+
+def test_annealing_has_its_own_shares():
+    expected = {"general": 0.30, "math": 0.40, "code": 0.25, "multilingual": 0.05}
+    assert shares("anneal", PLENTY) == pytest.approx(expected)
+
+
+def test_a_scarce_domain_stops_at_max_epochs():
+    rows = data_mix(PLENTY | {"math": 10_000}, Mix(), 1_000_000, 0).to_pylist()
+    assert rows[1]["epochs"] == pytest.approx(4.0)
+
+
+def test_what_a_scarce_domain_leaves_goes_to_the_others_in_proportion():
+    got = shares("pretrain", PLENTY | {"math": 10_000})
+    assert got["general"] / got["code"] == pytest.approx(0.50 / 0.17)
+    assert got["general"] == pytest.approx(0.96 * 0.50 / 0.75)
+
+
+def test_a_domain_pushed_over_its_cap_by_another_is_capped_too():
+    available = {"general": 140_000, "math": 0, "code": 10**9, "multilingual": 10**9}
+    got = shares("pretrain", available)
+    assert got["general"] == pytest.approx(0.56)
+    assert got["code"] / got["multilingual"] == pytest.approx(0.17 / 0.08)
+
+
+def test_a_domain_without_tokens_gets_nothing():
+    assert shares("pretrain", PLENTY | {"code": 0})["code"] == 0.0
+
+
+@pytest.mark.parametrize("scale", [1, 1000, 10**5, 10**7])
+def test_shares_sum_to_one_and_tokens_to_the_phase(scale):
+    available = {"general": 7 * scale, "math": scale, "code": 3 * scale, "multilingual": 0}
+    rows = data_mix(available, Mix(), 1_234_567, 98_765).to_pylist()
+    for phase, total in (("pretrain", 1_234_567), ("anneal", 98_765)):
+        own = [row for row in rows if row["phase"] == phase]
+        assert sum(row["share"] for row in own) == pytest.approx(1.0, abs=1e-12)
+        assert sum(row["tokens"] for row in own) == total
+
+
+def test_too_little_of_everything_is_repeated_equally():
+    available = {"general": 1000, "math": 3000, "code": 10, "multilingual": 0}
+    rows = data_mix(available, Mix(), 1_000_000, 0).to_pylist()
+    assert [row["epochs"] for row in rows[:2]] == pytest.approx([249.4] * 2, rel=1e-3)
+
+
+def test_no_cap_binds_when_a_phase_has_no_tokens():
+    assert shares("anneal", PLENTY, total=0)["math"] == pytest.approx(0.40)
+
+
+def test_nothing_available_is_an_error_that_says_where_to_look():
+    with pytest.raises(ValueError, match=r"no domain with a share has any training tokens .* check token_shards"):
+        data_mix({}, Mix(), 1000, 100)
+
+
+def test_an_unknown_domain_is_named():
+    with pytest.raises(ValueError, match="'poetry' is none of"):
+        data_mix({"poetry": 5}, Mix(), 1000, 100)
+
+
+def test_a_negative_share_is_refused_by_its_setting():
+    with pytest.raises(ValueError, match=r"mix\.anneal_code"):
+        data_mix(PLENTY, Mix(anneal_code=-0.1), 1000, 100)
+
+
+def test_no_share_exceeds_its_ceiling_while_another_could_take_it():
+    targets = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}
+    available = {"a": 10, "b": 5, "c": 50, "d": 500}
+    got = capped_shares(targets, available, 2.0, 100)
+    assert got == pytest.approx({"a": 0.2, "b": 0.1, "c": 0.7 * 2 / 3, "d": 0.7 / 3})
