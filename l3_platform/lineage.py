@@ -76,8 +76,8 @@ STAGES = _stages(
     Stage("training_plan", "1", ("scaling", "model", "train", "mix"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
     Stage("pretrained", "1", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
-    Stage("annealed", "1", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix")),
-    Stage("evaluation", "1", ("evaluate",), ("pretrained", "annealed", "token_shards")),
+    Stage("annealed", "1", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
+    Stage("evaluation", "1", ("evaluate",), ("pretrained", "annealed", "token_shards", "data_mix", "tokenizer")),
 )
 
 # Settings that name a file: what it holds enters the fingerprint, so a retrained model is never mistaken for the old one.

@@ -109,6 +109,8 @@ class Quality(Section):
     """fastText classifiers: reference quality and knowledge domains."""
 
     model: str = Field("", description="path of a trained fastText model; empty: train one in `quality_classifier`")
+    labels: str = Field("", description="CSV of url or doc_id and label to train on; empty: the simulated rule")
+    sample_documents: int = Field(20_000, ge=20, description="documents the classifier is trained on, at most")
     min_score: float = Field(0.05, description="probability of `referenced` under which a document is dropped")
     epochs: int = 10
     dim: int = 16
@@ -118,6 +120,8 @@ class Curate(Section):
     """The one SQL decision over the sidecars."""
 
     languages: tuple[str, ...] = Field((), description="keep only these; empty keeps all")
+    quality_languages: tuple[str, ...] = Field(("en", "und"), description="languages the quality classifier may judge")
+    pii_domain_pages: int = Field(20, description="pages from which a domain is judged by url_policy.max_pii_share")
 
 
 class Tokenizer(Section):
@@ -205,6 +209,7 @@ class Anneal(Section):
 
     tokens: int = 98_304
     checkpoints: int = Field(3, description="averaged")
+    learning_rate_ratio: float = Field(0.3, description="first learning rate, of the peak of pre-training")
 
 
 class Evaluate(Section):

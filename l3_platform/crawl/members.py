@@ -139,11 +139,13 @@ def _detect(raw: _Raw) -> _Codec | None:
     head = raw.peek(READ)
     if opens_record(head):
         return None
-    places = [(at, codec()) for codec in codecs.values() if (at := _find_member(codec(), head, 0)) is not None]
     plain = find_record(head, 0, len(head))
-    return min(
-        ((at, codec) for at, codec in places if plain is None or at < plain), default=(0, None), key=lambda p: p[0]
-    )[1]
+    nearest, found = len(head) if plain is None else plain, None
+    for codec in (make() for make in codecs.values()):
+        at = _find_member(codec, head, 0)
+        if at is not None and at < nearest:
+            nearest, found = at, codec
+    return found
 
 
 def _skippable(raw: _Raw) -> bytes | None:
@@ -166,7 +168,7 @@ def _dictionary(frame: bytes | None) -> bytes:
     import zstandard
 
     try:
-        return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj().decompress(frame)
+        return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).stream_reader(frame).read(KEEP)
     except zstandard.ZstdError:
         return b""  # every frame then fails by itself, with its own reason
 

@@ -19,7 +19,7 @@ from l3_platform.crawl.record import Broken, Record, opens_record
 from l3_platform.crawl.window import Window
 
 MAX_RECORD_BYTES = 64 << 20  # larger records are reported as `too_large` and passed over
-MAX_HEADER_BYTES = 1 << 18
+MAX_HEADER_BYTES = 1 << 17
 
 _NEWLINES = re.compile(rb"[\r\n]{0,60}")
 _WARC_RECORD = re.compile(rb"WARC/[\d.]+\r?\n")
@@ -186,10 +186,14 @@ def _tail_end(window: Window, head: _Head, block_end: int, reached: int, *, prov
     """Where the blank lines after a block end. Raises _Fault where they, and no digest, prove the declared length."""
     tail = _NEWLINES.match(window.buffer, block_end)
     end = tail.end() if tail else block_end
-    newlines = bytes(window.buffer[block_end:end])
-    closed = end >= reached or opens_record(window.buffer, end)
-    if closed and (head.arc or proven or newlines == b"\r\n\r\n"):
+    blank = bytes(window.buffer[block_end:end]) == b"\r\n\r\n"
+    followed = end >= reached or opens_record(window.buffer, end)
+    if followed and (blank or head.arc):
         return end
+    if proven and (followed or window.plain):
+        return end
+    if blank and window.member_begins(end):
+        return end  # the next member is broken, this record is not
     raise _Fault("wrong_length", "", head)
 
 

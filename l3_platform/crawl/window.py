@@ -14,13 +14,11 @@ _PADDING = re.compile(rb"[\r\n\0]*")
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
-    """Something at a position of the decoded stream: a member begins there, or the bytes before it are damaged."""
+class _Edge:
+    """Where a record must end: a member that opens another begins at this stream position, or the bytes are damaged."""
 
     position: int
-    member: int  # file position
-    opens: bool = False  # the member begins with a record
-    damage: Damage | None = None
+    damage: Damage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,8 @@ class Window:
         self.buffer = bytearray()
         self.base = 0  # stream position of buffer[0]
         self.member = 0  # file position of the member that buffer[0] lies in
-        self.marks: deque[_Mark] = deque()
+        self.members: deque[tuple[int, int]] = deque()  # later members: stream position, file position
+        self.edges: deque[_Edge] = deque()
         self.extents: deque[tuple[int, int]] = deque()  # stream position up to which, file position
 
     @property
@@ -52,36 +51,35 @@ class Window:
     def next_record(self) -> Damage | bool:
         """Move over padding to the next record: True there, False at the end, or damage that hits no open record."""
         while True:
-            while self.marks and self.marks[0].position == self.base:
-                mark = self.marks.popleft()
-                if mark.damage:
-                    return mark.damage
-                self.member = mark.member
-            stop = self.marks[0].position - self.base if self.marks else len(self.buffer)
-            padding = _PADDING.match(self.buffer, 0, stop)
+            while self.edges and self.edges[0].position == self.base:
+                damage = self.edges.popleft().damage
+                if damage:
+                    return damage
+            padding = _PADDING.match(self.buffer, 0, self._stop())
             self.advance(padding.end() if padding else 0)
-            if self.buffer and (not self.marks or self.marks[0].position > self.base):
+            if self._stop():
                 return True
-            if not self.marks and not self._pull():
+            if not self.edges and not self._pull():
                 return False
 
     def reach(self, size: int) -> int:
         """How many of the next `size` bytes belong to the current record's region, pulling what is missing."""
-        while True:
-            edge = self._edge()
-            if edge is not None:
-                return min(edge.position - self.base, size)
-            if len(self.buffer) >= size or not self._pull():
-                return min(len(self.buffer), size)
+        while not self.edges and len(self.buffer) < size and self._pull():
+            pass
+        return min(self._stop(), size)
 
     def advance(self, size: int) -> None:
-        """Drop the first `size` bytes. Marks at the new beginning stay for `next_record`."""
+        """Drop the first `size` bytes, none of them past an edge."""
         del self.buffer[:size]
         self.base += size
-        while self.marks and self.marks[0].position < self.base:
-            self.member = self.marks.popleft().member
+        while self.members and self.members[0][0] <= self.base:
+            self.member = self.members.popleft()[1]
         while len(self.extents) > 1 and self.extents[0][0] < self.base:
             self.extents.popleft()
+
+    def member_begins(self, size: int) -> bool:
+        """Whether a member of the file begins after `size` bytes."""
+        return any(position == self.base + size for position, _ in reversed(self.members))
 
     def raw_end(self, size: int) -> int:
         """File position up to which the first `size` bytes reach."""
@@ -91,53 +89,51 @@ class Window:
 
     def damage_at(self, size: int, end: int) -> Damage | None:
         """Damage up to `end` of the member that byte `size - 1` lies in; the damage is taken off the window."""
-        edge = self._edge()
+        edge = self.edges[0] if self.edges else None
         if edge is None or edge.damage is None or edge.position > self.base + end:
             return None
-        inside = [m.member for m in self.marks if m.position < self.base + size and not m.damage]
-        if edge.damage.offset != (inside[-1] if inside else self.member):
-            return None
-        self.marks.remove(edge)
-        return edge.damage
+        inside = (member for position, member in reversed(self.members) if position < self.base + size)
+        return self._take_damage() if edge.damage.offset == next(inside, self.member) else None
 
     def skip(self) -> Gap:
         """Move to the next place where a record may begin: on a line of its own, at a member, or after damage."""
-        start, search, tail = self.base, 1, b""
+        start, tail = self.base, b""
         while True:
-            edge = self._edge()
-            stop = edge.position - self.base if edge else len(self.buffer)
-            found = find_record(self.buffer, max(search - 1, 0), stop)
-            if found is None and edge is None and self._pull():
-                # The first line of the next record may still be incomplete.
-                keep = max(stop - OPENING_BYTES, 0)
-                tail = bytes(self.buffer[max(keep - 4, 0) : keep]) or tail
-                self.advance(keep)
-                search = 1
-                continue
-            stop = stop if found is None else found
-            tail = (tail + bytes(self.buffer[max(stop - 4, 0) : stop]))[-4:]
-            raw_end = self.raw_end(stop)
-            self.advance(stop)
-            damage = edge.damage if edge and found is None else None
-            if damage and edge:
-                self.marks.remove(edge)
-                raw_end = damage.end
-            return Gap(self.base - start, tail == b"\r\n\r\n", raw_end, damage)
+            stop = self._stop()
+            found = find_record(self.buffer, 0, stop)
+            if found is not None or self.edges or not self._pull():
+                break
+            # The first line of the next record may still be incomplete.
+            keep = max(stop - OPENING_BYTES, 0)
+            tail = (tail + bytes(self.buffer[max(keep - 4, 0) : keep]))[-4:]
+            self.advance(keep)
+        end = stop if found is None else found
+        tail = (tail + bytes(self.buffer[max(end - 4, 0) : end]))[-4:]
+        raw_end = self.raw_end(end)
+        self.advance(end)
+        damage = self._take_damage() if found is None else None
+        return Gap(self.base - start, tail == b"\r\n\r\n", damage.end if damage else raw_end, damage)
 
-    def _edge(self) -> _Mark | None:
-        """The first mark at which the current record must end."""
-        return next((m for m in self.marks if (m.opens or m.damage) and m.position > self.base), None)
+    def _stop(self) -> int:
+        """How far the current record may reach in what is buffered."""
+        return self.edges[0].position - self.base if self.edges else len(self.buffer)
+
+    def _take_damage(self) -> Damage | None:
+        return self.edges.popleft().damage if self.edges and self.edges[0].damage else None
 
     def _pull(self) -> bool:
+        """Take in the next piece; False at the end of the file."""
         piece = next(self.pieces, None)
         if piece is None:
             return False
         position = self.base + len(self.buffer)
         if isinstance(piece, Damage):
-            self.marks.append(_Mark(position, piece.offset, damage=piece))
+            self.edges.append(_Edge(position, piece))
             return True
         if piece.opens is not None and piece.data:
-            self.marks.append(_Mark(position, piece.opens, opens_record(piece.data)))
+            self.members.append((position, piece.opens))
+            if opens_record(piece.data):
+                self.edges.append(_Edge(position, None))
         self.buffer += piece.data
         if piece.data or not self.extents:
             self.extents.append((position + len(piece.data), piece.raw_end))

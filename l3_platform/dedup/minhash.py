@@ -23,7 +23,17 @@ import pyarrow as pa
 
 from l3_platform.dedup.candidates import candidate_pairs
 from l3_platform.dedup.clusters import alike, components, place
-from l3_platform.dedup.shards import Beside, Built, aligned, folders, read_beside, shard_of, step, with_place
+from l3_platform.dedup.shards import (
+    Beside,
+    Built,
+    aligned,
+    folders,
+    read_beside,
+    shard_of,
+    step,
+    with_columns,
+    with_place,
+)
 from l3_platform.dedup.shingles import Hashes, band_values, shingles, signatures, sketches
 from l3_platform.engine import Output, connect, map_shards, shuffle
 from l3_platform.settings import Dedup, Engine, Settings
@@ -80,7 +90,7 @@ def build_duplicate_documents(
     )
     verify_here = functools.partial(verify, **text_at_home, threshold=dedup.threshold)
     verified = shuffled("verified", Shard.read, _shards(left), "shard", keys, verify_here)
-    linked = step(out, "components", lambda writer: map_shards(link, {"all": verified}, writer, engine))
+    linked = step(out, "components", lambda writer: map_shards(link, {"all": (verified, engine)}, writer, engine))
     members = shuffled(
         "members", Shard.read, _shards(linked), "shard", keys, functools.partial(read_members, **text_at_home)
     )
@@ -163,9 +173,10 @@ def verify(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, str], ng
     return Output.annotated(verified.append_column("jaccard", pa.array(similarity, pa.float64())).cast(VERIFIED))
 
 
-def link(verified: Dataset) -> Output:
+def link(task: tuple[Dataset, Engine]) -> Output:
     """COMPONENTS of the graph of verified pairs. Holds the places of duplicates in memory, never their texts."""
-    connection = connect(Engine())
+    verified, engine = task
+    connection = connect(engine)
     connection.register("pairs", verified.read(VERIFIED.names[:-1]))
     connection.sql(
         "CREATE TABLE nodes AS SELECT shard, row, row_number() OVER (ORDER BY shard, row) - 1 AS node FROM "
@@ -219,9 +230,7 @@ def home_rows(task: tuple[str, Beside] | Shard) -> pa.Table:
     else:
         key, shards = task
         table = with_place(read_beside(shards, url_versions=["newest"]), key)
-    known = set(table.column_names)
-    columns = [table[field.name] if field.name in known else pa.nulls(table.num_rows, field.type) for field in schema]
-    return pa.table(columns, schema=schema)
+    return with_columns(table, schema)
 
 
 def bring_home(connection: duckdb.DuckDBPyConnection) -> Output:

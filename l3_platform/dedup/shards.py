@@ -55,6 +55,13 @@ def with_place(table: pa.Table, key: str) -> pa.Table:
     return table.append_column("shard", pa.repeat(key, table.num_rows)).append_column("row", rows)
 
 
+def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema`, null where `table` lacks one: tables of two kinds then travel through one shuffle."""
+    known = set(table.column_names)
+    columns = [table[field.name] if field.name in known else pa.nulls(table.num_rows, field.type) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
 def step(out: Writer, name: str, make: Callable[[Writer], Sequence[str]]) -> Dataset:
     """An intermediate dataset in the scratch of `out`: opened where an earlier try finished it, else made."""
     writer = dataclasses.replace(out, folder=files.join(out.scratch("steps"), name))

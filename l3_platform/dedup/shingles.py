@@ -7,7 +7,6 @@ MinHash permutes the lower 32 bits, as datasketch's `affine32` scheme wants (Bro
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -84,10 +83,10 @@ def sketches(signed: Signatures) -> Hashes:
     return band_values(signed, 1)[:, 0]
 
 
-def _permutations(num_perm: int, seed: int) -> Sequence[Signatures]:
+def _permutations(num_perm: int, seed: int) -> Signatures:
     from datasketch import MinHash
 
-    return MinHash(num_perm=num_perm, seed=seed, scheme="affine32").permutations
+    return np.asarray(MinHash(num_perm=num_perm, seed=seed, scheme="affine32").permutations, np.uint32)
 
 
 def _finalize(hashes: Signatures) -> Signatures:

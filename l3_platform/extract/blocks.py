@@ -36,6 +36,13 @@ _ROLES = {
     "navigation": "nav", "banner": "header", "contentinfo": "footer", "complementary": "aside", "search": "nav", "menu": "nav",
     "menubar": "nav", "dialog": "hidden", "alertdialog": "hidden", "alert": "hidden", "tooltip": "hidden", "tablist": "nav",
 }  # fmt: skip
+# Tags that must be closed to end: void elements and those that HTML closes by itself do not nest.
+_TAG = re.compile(
+    r"<(/)?(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|p|li|dt|dd|option|tr|td|th|tbody|thead|tfoot|path|use)\b)"
+    r"[a-z][^>]*(?<!/)>",
+    re.IGNORECASE,
+)
+_PARSABLE_DEPTH = 5000
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 _CHROME = re.compile(
@@ -100,6 +107,21 @@ def layout(tree: LexborHTMLParser, max_depth: int) -> Layout:
         node.replace_with("\n")
     tree.strip_tags(DROPPED, recursive=True)
     return _Walk(max_depth).run(body)
+
+
+def refuse_deep(source: str, max_depth: int) -> None:
+    """Raises TooDeep for a source that would take minutes to parse: lexbor's time grows with the square of the depth.
+
+    Only sources with very many tags are looked at, and only nesting far beyond the limit counts; `layout` finds the rest exactly.
+    """
+    limit = max(max_depth, _PARSABLE_DEPTH)
+    if source.count("<") <= limit:
+        return
+    depth = 0
+    for match in _TAG.finditer(source):
+        depth = max(0, depth - 1) if match.group(1) else depth + 1
+        if depth > limit:
+            raise TooDeep(f"elements nest deeper than {limit:,}")
 
 
 class _Walk:

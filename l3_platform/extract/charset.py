@@ -33,6 +33,11 @@ _WEB_NAMES = {
     "big5": "big5hkscs",
     "utf-7": "",
 }
+_CONTROLS = re.compile("[\x00-\\x08\\x0b\\x0e-\\x1f\ufffd]")
+_HIGH = re.compile(rb"[\x80-\xff]+")
+_LANGUAGE = re.compile(rb"""<html[^>]{0,300}?\slang\s*=\s*["']?([A-Za-z]{2})""", re.IGNORECASE)
+_CODE_PAGES = dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "ro", "sq"), "cp1250") | {"tr": "cp1254", "lt": "cp1257", "lv": "cp1257"}
+_GUESSED = ["gb18030", "big5", "cp932", "euc_jp", "iso2022_jp", "cp949", "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp874"]
 _MULTIBYTE = frozenset({"gb18030", "cp949", "cp932", "big5hkscs", "euc_jp", "iso2022_jp", "utf-16", "utf-16-le", "utf-16-be"})
 
 
@@ -101,14 +106,12 @@ def _as_utf8(payload: bytes) -> str | None:
 
 
 def _strict(payload: bytes, name: str) -> str | None:
+    """The text where the bytes are in this charset, else None. Browsers define the few bytes of cp125x that Python does not."""
     try:
         return payload.decode(name)
     except UnicodeDecodeError as error:
-        # Python leaves five bytes of cp1252 undefined where browsers do not: a page with one of them is still cp1252.
-        if name.startswith("cp12") and not _MULTIBYTE.intersection((name,)):
-            return payload.decode(name, "replace")
-        bad = error.start
-        return payload.decode(name, "replace") if bad >= len(payload) - 3 else None
+        cut = error.start >= len(payload) - 3
+        return payload.decode(name, "replace") if cut or name.startswith("cp125") else None
 
 
 def _undeclared(payload: bytes, names: list[str]) -> tuple[str, str]:
@@ -118,33 +121,38 @@ def _undeclared(payload: bytes, names: list[str]) -> tuple[str, str]:
     multibyte = sum(1 for char in replaced if char > "\x7f") - broken
     if multibyte > 4 * broken:
         return _refuse_binary(replaced), "utf-8"
-    western = payload.decode("cp1252", "replace")
-    high = sum(1 for char in western if char > "\x7f")
-    letters = sum(1 for char in western if char > "\x7f" and char.isalpha())
-    # A Western page has few bytes over 127, most of them letters; elsewhere a guess has to decide.
-    if high <= 0.15 * len(western) and letters + western.count("\x92") >= 0.3 * high:
-        return _refuse_binary(western), "cp1252"
-    guessed = _guess(payload)
-    if guessed:
-        return _refuse_binary(payload.decode(guessed, "replace")), guessed
-    if names and names[0] != "utf-8":
-        return _refuse_binary(payload.decode(names[0], "replace")), names[0]
-    return _refuse_binary(western), "cp1252"
+    if _is_latin(payload):
+        name = _by_language(payload)
+        return _refuse_binary(payload.decode(name, "replace")), name
+    name = _guess(payload) or next((name for name in names if name != "utf-8"), "cp1252")
+    return _refuse_binary(payload.decode(name, "replace")), name
+
+
+def _is_latin(payload: bytes) -> bool:
+    """Whether the bytes over 127 stand alone between ASCII letters, as accents do; other scripts are runs of them."""
+    high = _HIGH.findall(payload)
+    return sum(len(run) for run in high if len(run) > 1) <= 0.3 * sum(len(run) for run in high)
+
+
+def _by_language(payload: bytes) -> str:
+    """Windows code page of the language that the page names; Western where it names none."""
+    found = _LANGUAGE.search(payload[:META_BYTES])
+    return _CODE_PAGES.get(found.group(1).decode("ascii").lower(), "cp1252") if found else "cp1252"
 
 
 def _guess(payload: bytes) -> str:
     from charset_normalizer import from_bytes
 
     # The start of a page is ASCII markup: the guess needs the part that is text.
-    first = next((i for i, byte in enumerate(payload) if byte > 127), 0)
-    best = from_bytes(payload[max(0, first - 256) : first + GUESS_BYTES]).best()
+    first = next((match.start() for match in _HIGH.finditer(payload)), 0)
+    best = from_bytes(payload[max(0, first - 256) : first + GUESS_BYTES], cp_isolation=_GUESSED).best()
     return best.encoding if best else ""
 
 
 def _refuse_binary(text: str) -> str:
     """The text, unless more than 1 % of its first characters are controls or replacements."""
     head = text[:8192]
-    controls = sum(1 for char in head if (char < " " and char not in "\t\n\r\f") or char == "\ufffd")
+    controls = len(_CONTROLS.findall(head))
     if controls > 8 and controls > 0.01 * len(head):
-        raise Undecodable(f"{controls} control or undecodable characters in the first {len(head):,}: not text")
+        raise Undecodable(f"{controls:,} control or undecodable characters in the first {len(head):,}: not text")
     return text

@@ -17,7 +17,7 @@ from l3_platform.extract.latex import latex
 # Marks around a formula between this pass and the end of extraction: private characters that no page means.
 OPEN, CLOSE = "\ue001", "\ue002"
 
-_SIGNS = ("<math", "math/", "math-", "katex", "mjx-", "mathjax", "latex", "tex", "mwe-math", "codecogs")
+_SIGNS = ("<math", "math/", "math-", "katex", "mjx-", "mathjax", "latex", "codecogs", "math\"", "tex\"", "=tex")
 _RENDERED = ".MathJax_Preview, .MathJax, .MathJax_Display, .MathJax_SVG, .MathJax_SVG_Display, .MathJax_CHTML, .MJXc-display"
 _IMAGES = "img[class*=math], img[class*=Math], img[class*=tex], img[class*=latex], img[src*=latex], img[src*='render/math']"
 _IMAGE_CLASS = re.compile(r"(?:^|[\s_-])(?:math|tex|latex|mwe-math|equation)", re.IGNORECASE)
@@ -26,16 +26,20 @@ _DOLLARS = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?![\s$\d,.])([^$\n]{1,400}?
 _MARKED = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
 
 
-def mark_formulas(tree: LexborHTMLParser, html: str) -> None:
-    """Replaces the formulas of `tree` by marked text, in place. `html` is its source, to skip pages without any."""
+def mark_formulas(tree: LexborHTMLParser, html: str) -> bool:
+    """Replaces the formulas of `tree` by marked text, in place. `html` is its source, to skip pages without any.
+
+    Returns whether the page loads MathJax or KaTeX, so that `$` in its text may be maths.
+    """
     lowered = html.lower()
     if not any(sign in lowered for sign in _SIGNS):
-        return
+        return False
     _scripts(tree)
     for selector in (".katex", "mjx-container", ".mwe-math-element", "math"):
         for node in tree.css(selector):
             _mathml(node)
     _images(tree)
+    return "mathjax" in lowered or "katex" in lowered
 
 
 def unmark(text: str, *, dollars: bool) -> tuple[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from importlib import import_module
 
 from selectolax.lexbor import LexborHTMLParser
 
-from l3_platform.extract.blocks import Block, TooDeep, layout
+from l3_platform.extract.blocks import Block, TooDeep, layout, refuse_deep
 from l3_platform.extract.charset import Undecodable, decode
 from l3_platform.extract.content import main_content
 from l3_platform.extract.formulas import mark_formulas, unmark
 from l3_platform.settings import Extract
 
 _LINES = frozenset({"li", "tr", "dt", "dd", "option"})  # blocks that follow each other as lines, not as paragraphs
-_TEX_LOADERS = re.compile(r"mathjax|katex", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,14 @@ def extract(html: bytes, url: str = "", charset: str = "", settings: Extract | N
     clock.check("decoding")
     if settings.engine != "l3":
         return Page("", _peer(settings.engine)(source), (), (), name)
-    tree = LexborHTMLParser(source)
+    try:
+        refuse_deep(source, settings.max_depth)
+        tree = LexborHTMLParser(source)
+    except TooDeep as error:
+        raise ExtractError("too_deep", f"{url}: {error}; extract.max_depth sets the limit") from None
     clock.check("parsing")
     title = _title(tree)
-    mark_formulas(tree, source)
+    loads_tex = mark_formulas(tree, source)
     clock.check("the maths pass")
     try:
         page = layout(tree, settings.max_depth)
@@ -67,7 +69,7 @@ def extract(html: bytes, url: str = "", charset: str = "", settings: Extract | N
     clock.check("the walk")
     chosen = main_content(page)
     clock.check("the choice of main content")
-    text, formulas = unmark(_joined(chosen), dollars=_TEX_LOADERS.search(source) is not None)
+    text, formulas = unmark(_joined(chosen), dollars=loads_tex)
     code = tuple(unmark(block.text, dollars=False)[0] for block in chosen if block.tag == "pre")
     return Page(title, text, tuple(formulas), code, name)
 

@@ -83,7 +83,7 @@ def samples(
     """Rows of a sidecar beside the page they speak of: `cases` maps a heading to an SQL predicate over sidecar `s`, document `d`."""
     shards = [shard for dataset in documents for shard in dataset.shards][:SAMPLE_SHARDS]
     names = {shard.name for shard in shards} | {shard.key for shard in shards}
-    pages = [shard.read(["doc_id", "url", "title", "text"]) for shard in shards]
+    pages = [shard.read(["doc_id", "url", "title", "text", "fetch_time"]) for shard in shards]
     notes = [shard.read() for dataset in sidecars for shard in dataset.shards if shard.name in names]
     if not pages or not notes:
         return {}

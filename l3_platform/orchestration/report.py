@@ -107,7 +107,7 @@ def _checks(instance: dg.DagsterInstance) -> list[CheckReport]:
 
 def _check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord | None) -> CheckReport:
     asset = key.asset_key.to_user_string()
-    event = record.event.asset_check_evaluation_data if record and record.event and record.event.dagster_event else None
+    event = record.event.asset_check_evaluation if record and record.event else None
     if event is None:
         return CheckReport(asset, key.name, passed=False, facts={"never": "it has not run"})
     facts = {name: value.value for name, value in event.metadata.items()}

@@ -86,6 +86,13 @@ class Tracking(dg.ConfigurableResource):
         found = self.client.get_experiment_by_name(self.experiment)
         return found.experiment_id if found else self.client.create_experiment(self.experiment)
 
+    def log_metrics(self, context: dg.AssetExecutionContext, run_id: str, metrics: Mapping[str, float]) -> None:
+        try:
+            for name, value in metrics.items():
+                self.client.log_metric(run_id, name, value)
+        except Exception as error:
+            context.log.warning(f"MLflow at {self.uri} does not answer ({error}); metrics stay in the dataset's folder")
+
     def finish_run(self, context: dg.AssetExecutionContext, run_id: str, status: str) -> None:
         """The parent sets the final status: FINISHED, FAILED or KILLED."""
         if run_id:

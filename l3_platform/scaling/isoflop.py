@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -71,10 +71,7 @@ def _point(budget: float, layers: int, settings: Settings, vocab_size: int, avai
 
 @dataclass(frozen=True)
 class PointTask:
-    """A point and what it is trained on: local token files of each domain, and their shares.
-
-    `folder` keeps the run's checkpoint when it is stopped, so that it resumes; empty: a temporary one.
-    """
+    """A point and what it is trained on: token files of each domain on this machine, and the domains' shares."""
 
     point: Point
     data: Mapping[str, tuple[str, ...]]
@@ -83,45 +80,37 @@ class PointTask:
     bos_id: int
     eos_id: int
     settings: Settings
-    folder: str = ""
 
 
 def run_point(task: PointTask) -> Output:
-    """Train one point in this process: one row of `RUNS`, what `map_shards` runs.
+    """Train one point in this process: one row of `RUNS`, what `map_shards` runs. Raises TrainingError.
 
     No time and no MLflow run id is in the row: the same point gives the same bytes again.
     """
-    if task.folder:
-        return _train(task, Path(task.folder))
-    with tempfile.TemporaryDirectory(prefix="isoflop-") as folder:
-        return _train(task, Path(folder))
-
-
-def _train(task: PointTask, folder: Path) -> Output:
     from l3_platform.train.job import TrainJob
     from l3_platform.train.loop import train
 
     point, scaling = task.point, task.settings.scaling
-    result = train(
-        TrainJob(
-            folder=str(folder / "run"),
-            output=str(folder / "model"),
-            model=point.model,
-            data=dict(task.data),
-            held_out=dict(task.held_out),
-            shares={domain: share for domain, share in task.shares.items() if task.data.get(domain)},
-            bos_id=task.bos_id,
-            eos_id=task.eos_id,
-            total_tokens=point.tokens,
-            ramp=(Stage(batch_tokens=scaling.batch_tokens, seq_len=scaling.seq_len),),
-            seed=task.settings.train.seed,
-            learning_rate=scaling.learning_rate,
-            min_learning_rate_ratio=MIN_LEARNING_RATE_RATIO,
-            warmup_tokens=int(WARMUP_SHARE * point.tokens),
-            held_out_tokens=HELD_OUT_TOKENS,
-            log_every_steps=100,
-        )
-    )
+    with tempfile.TemporaryDirectory(prefix="isoflop-") as folder:
+        fields: dict[str, Any] = {
+            "folder": f"{folder}/run",
+            "output": f"{folder}/model",
+            "model": point.model,
+            "data": task.data,
+            "held_out": task.held_out,
+            "shares": task.shares,
+            "bos_id": task.bos_id,
+            "eos_id": task.eos_id,
+            "total_tokens": point.tokens,
+            "ramp": (Stage(batch_tokens=scaling.batch_tokens, seq_len=scaling.seq_len),),
+            "seed": task.settings.train.seed,
+            "learning_rate": scaling.learning_rate,
+            "min_learning_rate_ratio": MIN_LEARNING_RATE_RATIO,
+            "warmup_tokens": int(WARMUP_SHARE * point.tokens),
+            "held_out_tokens": HELD_OUT_TOKENS,
+            "log_every_steps": 100,
+        }
+        result = train(TrainJob(**fields))
     row = {
         "point": point.name,
         "flops": point.budget,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,29 @@ def remove(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
+def upload(source: Path, url: str) -> None:
+    """Copy a local file to `url`, whole or not at all, without holding it in memory."""
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem):
+        fs.put_file(str(source), path)
+        return
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        os.replace(partial, target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(_in_words(error, target, source.stat().st_size)) from error
+
+
 def local_copy(url: str, folder: Path) -> Path:
     """A path on this machine that holds what `url` holds: itself where local, else downloaded into `folder` once."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
         return Path(path)
-    target = folder / path.strip("/").replace("/", "-")
+    target = folder / path.rsplit("/", 1)[-1]
     if not target.exists():
         write(str(target), fs.cat_file(path))
     return target

@@ -4,6 +4,9 @@ Not torch.optim's: that one imports torch's compiler on construction (a second a
 position, while checkpoints want it by name. The arithmetic is torch's own fused kernel, a test holds both equal.
 """
 
+# torch's fused and foreach kernels have no public names.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping

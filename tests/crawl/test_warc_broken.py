@@ -57,6 +57,24 @@ def test_a_matching_digest_forgives_a_missing_blank_line():
     assert numbers(read(gz(record.replace(b"a.example/", b"a.example/7")[:-2]) + gz(page(2)))) == [7, 2]
 
 
+def test_a_matching_digest_keeps_a_record_whose_end_is_overwritten():
+    data = bytearray(page(1) + page(2) + page(3))
+    data[len(page(1)) - 1] = 0x08
+    assert numbers(read(bytes(data)))[0] == 1
+
+
+def test_a_whole_member_before_one_that_holds_no_record_survives():
+    undigested = warc(http(b"<p>x</p>"), url="http://a.example/1")
+    found = read(gz(undigested) + gz(b"something else\r\n") + gz(page(2)))
+    assert numbers(found) == [1, 2]
+    assert (faults(found)[0].reason, faults(found)[0].offset) == ("bad_header", len(gz(undigested)))
+
+
+def test_a_record_in_very_many_members_takes_time_in_proportion():
+    whole = warc(http(b"x" * 40_000), url="http://a.example/1")
+    assert numbers(read(b"".join(gz(whole[at : at + 2]) for at in range(0, len(whole), 2)) + gz(page(2)))) == [1, 2]
+
+
 @pytest.mark.parametrize("where", [0, 1, 3, 12, 300, 700, -9, -7, -2])
 def test_a_bad_gzip_member_in_the_middle_costs_only_itself(where):
     bad = bytearray(gz(page(2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +16,14 @@ from l3_platform.settings import Dedup, Engine, Settings
 from l3_platform.store import Dataset, Output, Writer
 
 Page = Mapping[str, Any]
+NUMBERS = itertools.count()
 DAY = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 
 
 class Corpus:
     """Pages are dicts of url, text, day and language; each inner list is a shard, each outer one a snapshot."""
 
-    def __init__(self, folder: Path, snapshots: Sequence[Sequence[Sequence[Page]]]) -> None:
+    def __init__(self, folder: str, snapshots: Sequence[Sequence[Sequence[Page]]]) -> None:
         self.folder = folder
         self.pages = [page for shards in snapshots for shard in shards for page in shard]
         self.documents = [
@@ -44,7 +46,7 @@ class Corpus:
         return out.commit(names)
 
     def writer(self, asset: str, partition: str = "all") -> Writer:
-        return Writer(str(self.folder / asset / partition), asset, partition, code_version="1", settings={}, inputs={})
+        return Writer(f"{self.folder}/{asset}/{partition}", asset, partition, code_version="1", settings={}, inputs={})
 
     def build(self, stage: Callable[..., Any], settings: Settings, **inputs: Sequence[Dataset]) -> Dataset:
         name = stage.__name__.removeprefix("build_")
@@ -86,23 +88,23 @@ def _language(pages: Sequence[Page]) -> pa.Table:
     return pa.table({"doc_id": _ids(pages), "language": [page.get("language", "en") for page in pages]})
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Callable[..., Corpus]:
-    """`corpus(shards of demo-1, shards of demo-2, ...)`."""
-    made: list[Corpus] = []
-
-    def make(*snapshots: Sequence[Sequence[Page]]) -> Corpus:
-        made.append(Corpus(tmp_path / f"corpus-{len(made)}", snapshots))
-        return made[-1]
-
-    return make
+@pytest.fixture(scope="session")
+def corpus() -> Callable[..., Corpus]:
+    """`corpus(shards of demo-1, shards of demo-2, ...)`, in memory: stages then run in this process."""
+    return lambda *snapshots: Corpus(f"memory://dedup/{next(NUMBERS)}", snapshots)
 
 
 @pytest.fixture
+def corpus_on_disk(tmp_path: Path) -> Callable[..., Corpus]:
+    """As `corpus`, in a folder: stages then run in worker processes."""
+    return lambda *snapshots: Corpus(str(tmp_path / str(next(NUMBERS))), snapshots)
+
+
+@pytest.fixture(scope="session")
 def dedup_settings() -> Callable[..., Settings]:
     return settings
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def id_of() -> Callable[[Page], uuid.UUID]:
     return doc_id

@@ -34,10 +34,9 @@ STALE = page("B", text(0, 301), 0)  # an older version of COPY's URL
 SPREAD = ([[ORIGINAL, OTHER], [STALE]], [[], [SHORT, COPY]])
 
 
-@pytest.fixture
-def spread(corpus, dedup_settings, id_of):
-    made = corpus(*SPREAD)
-    dataset = deduplicated(made, dedup_settings())
+@pytest.fixture(scope="module")
+def spread(corpus, dedup_settings):
+    dataset = deduplicated(corpus(*SPREAD), dedup_settings())
     return dataset, {row["doc_id"]: row for row in dataset.read().to_pylist()}
 
 
@@ -100,13 +99,13 @@ def test_every_removed_document_names_a_representative_that_stays(corpus, dedup_
     assert min(row["jaccard"] for row in removed) >= 0.8
 
 
-def test_one_and_four_workers_give_the_same_bytes(corpus, dedup_settings):
+def test_one_and_four_workers_give_the_same_bytes(corpus_on_disk, dedup_settings):
     pages = [page(f"p{n}", text(n * 9, n * 9 + 200), n) for n in range(24)]
     trees = []
     for workers in (1, 4):
-        made = corpus([pages[:8], pages[8:12]], [pages[12:]])
+        made = corpus_on_disk([pages[:8], pages[8:12]], [pages[12:]])
         deduplicated(made, dedup_settings(workers=workers))
-        trees.append(tree(made.folder))
+        trees.append(tree(Path(made.folder)))
     assert trees[0] == trees[1]
 
 

@@ -26,7 +26,7 @@ _MIN_DOCUMENTED = 0.3  # share of a file inside triple quotes
 _SKIPPED = re.compile(
     r"(^|/)(tests?|testing|_vendor|vendored|externals|site-packages|idlelib|lib2to3|turtledemo|encodings|conftest\.py|store/db_migrations)(/|$)"
 )
-_UNFILLED = re.compile(r"%\(\w+\)s|\{[a-z_]+\}|\$\{?\w+\}?\w*\$|^\s*@\w+", re.MULTILINE)
+_UNFILLED = re.compile(r"%\(\w+\)s|(?<![\w}^_\]|'\"])\{[a-z_]{3,}\}")  # docstrings that are templates for others
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ class _Rst:
         if not (found := _DIRECTIVE.match(lines[at])):
             return "", end
         name, argument = found[1].rpartition(":")[2], (found[2] or "").strip()
-        while body and re.match(r":[\w-]+:", body[0].strip()):  # options
+        while body and re.match(r":[\w-]+:(?:\s|$)", body[0].strip()):  # options
             body.pop(0)
         if name == "math":
             chunks = re.split(r"\n\s*\n", "\n".join([argument, *body]))

@@ -1,0 +1,52 @@
+"""evaluate: what the model has learnt, on documents that it never saw."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from l3_platform.orchestration.card import Card
+from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
+
+
+def _beats_unigram(made: Made) -> Verdict:
+    metrics = made.dataset.manifest.metrics
+    loss, baseline = metrics["annealed held-out loss"], metrics["unigram held-out loss"]
+    return Verdict(loss < baseline - 0.5, {"held-out loss": loss, "of a unigram model": baseline})
+
+
+def _annealing_helps(made: Made) -> Verdict:
+    metrics = made.dataset.manifest.metrics
+    before, after = metrics["pretrained held-out loss"], metrics["annealed held-out loss"]
+    return Verdict(after < before, {"before": before, "after": after})
+
+
+def _show(made: Made) -> Card:
+    from l3_platform.evaluate.plot import annealing_chart
+
+    table = made.dataset.read()
+    return Card(samples={"losses": table}, chart=annealing_chart(table, "pretrained", "annealed"))
+
+
+@stage_asset(
+    group="evaluate",
+    kinds={"torch", "mlflow"},
+    checks=[
+        Check(
+            "better_than_unigram",
+            _beats_unigram,
+            description="at least half a nat a token under a unigram model of the same tokens",
+        ),
+        Check("annealing_helps", _annealing_helps, description="held-out loss falls from pretrained to annealed"),
+    ],
+    show=_show,
+)
+def evaluation(build: Build) -> tuple[Sequence[str], Mapping[str, Any]]:
+    """Held-out loss and bits per byte of each domain, before and after annealing, beside a unigram model's."""
+    from l3_platform.evaluate.build import build_evaluation
+
+    names, metrics = build_evaluation(**build.inputs, out=build.out, settings=build.settings)
+    with build.mlflow_run("evaluation") as run:
+        if run:
+            build.tracking.log_metrics(
+                build.context, run, {name.replace(" ", "_"): value for name, value in metrics.items()}
+            )
+    return names, metrics

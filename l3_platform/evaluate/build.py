@@ -1,0 +1,49 @@
+"""`evaluation` as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from l3_platform.engine import Counts, Output
+from l3_platform.evaluate.held_out import evaluate_models
+from l3_platform.evaluate.unigram import mixture_counts
+from l3_platform.pretrain import model_folder
+from l3_platform.settings import Settings
+from l3_platform.store import Dataset, Writer
+from l3_platform.tokens.build import vocabulary
+from l3_platform.tokens.shards import stream_urls
+
+INDEX_COLUMNS = ["doc_id", "domain_group", "split", "file", "start", "tokens", "bytes"]
+
+
+def build_evaluation(
+    pretrained: Sequence[Dataset],
+    annealed: Sequence[Dataset],
+    token_shards: Sequence[Dataset],
+    data_mix: Sequence[Dataset],
+    tokenizer: Sequence[Dataset],
+    *,
+    out: Writer,
+    settings: Settings,
+) -> tuple[Sequence[str], Mapping[str, Any]]:
+    """Held-out loss and bits per byte of each domain, before and after annealing, beside a unigram model's."""
+    words, tokens = vocabulary(tokenizer[0]), pretrained[0].manifest.metrics["tokens"]
+    rows = data_mix[0].read(["phase", "domain_group", "share", "tokens_available"]).to_pylist()
+    epochs = {
+        row["domain_group"]: row["share"] * tokens / row["tokens_available"]
+        for row in rows
+        if row["phase"] == "pretrain" and row["tokens_available"]
+    }
+    table = evaluate_models(
+        {"pretrained": model_folder(pretrained[0]), "annealed": model_folder(annealed[0])},
+        stream_urls(token_shards[0], "held_out"),
+        token_shards[0].read(INDEX_COLUMNS),
+        mixture_counts(stream_urls(token_shards[0], "train"), epochs, words.size),
+        words.bos_id,
+        settings,
+    )
+    out.put("part-00000", Output(table, Counts.annotated(table.num_rows)))
+    overall = {row["model"]: row for row in table.to_pylist() if row["domain_group"] == "all"}
+    metrics = {f"{model} held-out loss": row["loss"] for model, row in overall.items()}
+    return ["part-00000"], metrics | {"unigram held-out loss": overall["annealed"]["unigram_loss"]}

@@ -1,0 +1,156 @@
+"""`pretrained` and `annealed` as datasets: the job is written, launched, and its model taken in whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from l3_platform.engine import Counts, Output
+from l3_platform.scaling.build import read_plan
+from l3_platform.settings import Settings, home
+from l3_platform.store import Dataset, Writer, files
+from l3_platform.tokens.build import vocabulary
+from l3_platform.train.job import TrainJob, TrainResult
+from l3_platform.train.streams import local_streams, shares_of
+
+Built = tuple[Sequence[str], Mapping[str, Any]]
+MODEL = pa.schema([("file", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Where a job's metrics go; empty strings: to disk only."""
+
+    uri: str = ""
+    run_id: str = ""
+
+
+Launch = Callable[[TrainJob], TrainResult]
+
+
+def build_pretrained(
+    training_plan: Sequence[Dataset],
+    token_shards: Sequence[Dataset],
+    data_mix: Sequence[Dataset],
+    tokenizer: Sequence[Dataset],
+    *,
+    out: Writer,
+    settings: Settings,
+    launch: Launch,
+    tracked: Tracked,
+) -> Built:
+    """Train what the plan says, from fresh weights, on the pre-training mix."""
+    plan, words = read_plan(training_plan[0]), vocabulary(tokenizer[0])
+    job = TrainJob.from_settings(
+        settings.train,
+        **_places(out),
+        model=plan.model,
+        data=local_streams(token_shards[0], "train"),
+        held_out=local_streams(token_shards[0], "held_out"),
+        shares=shares_of(data_mix[0], "pretrain"),
+        bos_id=words.bos_id,
+        eos_id=words.eos_id,
+        total_tokens=plan.total_tokens,
+        ramp=plan.ramp,
+        learning_rate=plan.learning_rate,
+        warmup_tokens=plan.warmup_tokens,
+        mlflow_tracking_uri=tracked.uri,
+        mlflow_run_id=tracked.run_id,
+    )
+    return _taken_in(launch(job), job, out)
+
+
+def build_annealed(
+    pretrained: Sequence[Dataset],
+    training_plan: Sequence[Dataset],
+    token_shards: Sequence[Dataset],
+    data_mix: Sequence[Dataset],
+    tokenizer: Sequence[Dataset],
+    *,
+    out: Writer,
+    settings: Settings,
+    launch: Launch,
+    tracked: Tracked,
+) -> Built:
+    """From the pre-trained weights: learning rate linearly to zero on the annealing mix; the mean of its checkpoints."""
+    plan, words, last = read_plan(training_plan[0]), vocabulary(tokenizer[0]), read_plan(training_plan[0]).ramp[-1]
+    tokens = max(settings.anneal.tokens, last.batch_tokens * settings.anneal.checkpoints)
+    job = TrainJob.from_settings(
+        settings.train,
+        **_places(out),
+        model=plan.model,
+        data=local_streams(token_shards[0], "train"),
+        held_out=local_streams(token_shards[0], "held_out"),
+        shares=shares_of(data_mix[0], "anneal"),
+        bos_id=words.bos_id,
+        eos_id=words.eos_id,
+        total_tokens=tokens,
+        ramp=(last.model_copy(update={"from_tokens": 0}),),
+        schedule="linear_to_zero",
+        init_from=str(model_folder(pretrained[0])),
+        learning_rate=plan.learning_rate
+        * settings.train.min_learning_rate_ratio
+        * settings.anneal.learning_rate_factor,
+        warmup_tokens=0,
+        checkpoint_every_tokens=tokens // settings.anneal.checkpoints // last.batch_tokens * last.batch_tokens,
+        keep_checkpoints=settings.anneal.checkpoints,
+        average_last=settings.anneal.checkpoints,
+        seed=settings.train.seed + 1,
+        mlflow_tracking_uri=tracked.uri,
+        mlflow_run_id=tracked.run_id,
+    )
+    return _taken_in(launch(job), job, out)
+
+
+def _places(out: Writer) -> dict[str, str]:
+    """Checkpoints lie under the identity of the dataset they lead to, so a changed setting never resumes an old run."""
+    folder = home() / "checkpoints" / f"{out.asset}-{out.folder.rsplit('/', 1)[-1]}"
+    return {"folder": str(folder), "output": str(folder / "model")}
+
+
+def _taken_in(result: TrainResult, job: TrainJob, out: Writer) -> Built:
+    """The final model's files go beside the dataset's shard, which lists and digests them; the loss curve goes in too."""
+    rows = []
+    for path in sorted(Path(job.output).iterdir()):
+        files.upload(path, files.join(out.folder, "model", path.name))
+        rows.append({"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)})
+    table = pa.Table.from_pylist(rows, schema=MODEL)
+    curve = json.dumps(loss_curve(Path(job.folder))).encode()
+    out.put("part-00000", Output(table, Counts.annotated(table.num_rows), files={"loss.json": curve}))
+    metrics = {
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "parameters": result.parameters,
+        "flops": result.flops,
+        "train loss": result.loss,
+        "held-out loss": result.held_out_loss,
+        "checkpoints averaged": result.averaged,
+    }
+    return ["part-00000"], metrics
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def loss_curve(folder: Path) -> dict[str, list[float]]:
+    """Tokens and loss of every logged step, from the run's metrics.jsonl; no clock in it."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
+    names = ("tokens", "loss", "learning_rate", "gradient_norm")
+    return {name: [line[name] for line in lines if name in line] for name in names}
+
+
+def model_folder(trained: Dataset) -> Path:
+    """The exported model of `pretrained` or `annealed` on this machine."""
+    cache = home() / "cache" / trained.digest
+    paths = [
+        files.local_copy(files.join(trained.folder, "model", row["file"]), cache) for row in trained.read().to_pylist()
+    ]
+    return paths[0].parent

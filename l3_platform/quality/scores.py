@@ -1,0 +1,83 @@
+"""Quality of each document: the classifier's probability, and its decile in the corpus."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
+from l3_platform.engine import Output, map_actors, map_shards
+from l3_platform.quality import fasttext_model
+from l3_platform.quality.classifier import MODEL_FILE
+from l3_platform.settings import Settings
+from l3_platform.store import Dataset, Shard, Writer, files
+
+SCORES = pa.schema([("doc_id", pa.uuid()), ("score", pa.float32()), ("model", pa.string())])
+SCHEMA = pa.schema([("doc_id", pa.uuid()), ("score", pa.float32()), ("bucket", pa.int8()), ("model", pa.string())])
+BUCKETS = 10
+BATCH = 512  # texts a call of the model
+
+# Scores crowd at 0 and 1: deciles are read off a histogram over log-odds, whose counts add up in any order.
+LOG_ODDS = np.linspace(-12.0, 12.0, 4801)
+
+
+def build_quality_scores(
+    documents: Sequence[Dataset], quality_classifier: Sequence[Dataset], *, out: Writer, settings: Settings
+) -> Built:
+    """Score every document, then place each score among the corpus's deciles; their edges are in the metrics."""
+    beside = aligned(documents)
+    model = quality_classifier[0].file(MODEL_FILE)
+    scored = step(
+        out, "scores", lambda writer: map_actors(functools.partial(Scorer, model), beside, writer, settings.engine)
+    )
+    edges = decile_edges([shard.read(["score"])["score"].to_numpy() for shard in scored.shards])
+    shards = {shard.name: shard for shard in scored.shards}
+    names = map_shards(functools.partial(with_buckets, edges=edges), shards, out, settings.engine)
+    return names, {"bucket_edges": edges}
+
+
+class Scorer:
+    """The model in a worker's memory: `Scorer(url)(shards) -> Output` with SCORES rows."""
+
+    def __init__(self, url: str) -> None:
+        content = files.read(url)
+        self.version = hashlib.sha256(content).hexdigest()[:16]
+        self.model = fasttext_model.load(content)
+
+    def __call__(self, shards: Beside) -> Output:
+        table = read_beside(shards, documents=["text"])
+        texts = [fasttext_model.prepared(text or "") for text in table["text"].to_pylist()]
+        batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+        scores = [fasttext_model.probabilities(self.model, batch) for batch in batches]
+        column = pa.array(np.concatenate([np.zeros(0, np.float32), *scores]))
+        return Output.annotated(
+            pa.table([table["doc_id"], column, pa.repeat(self.version, len(column))], schema=SCORES)
+        )
+
+
+def decile_edges(parts: Sequence[npt.NDArray[np.float32]]) -> list[float]:
+    """The nine scores between ten equal buckets, to the resolution of LOG_ODDS; the same in any order of parts."""
+    histogram = np.zeros(len(LOG_ODDS) + 1, np.int64)
+    for scores in parts:
+        histogram += np.bincount(np.searchsorted(LOG_ODDS, _log_odds(scores)), minlength=len(histogram))
+    total = np.cumsum(histogram)
+    cuts = [int(np.searchsorted(total, total[-1] * decile / BUCKETS)) for decile in range(1, BUCKETS)]
+    return [round(float(1 / (1 + np.exp(-LOG_ODDS[min(cut, len(LOG_ODDS) - 1)]))), 9) for cut in cuts]
+
+
+def _log_odds(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    chance = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+    return np.log(chance / (1 - chance))
+
+
+def with_buckets(shard: Shard, edges: Sequence[float]) -> Output:
+    table = shard.read()
+    bucket = np.searchsorted(np.array(edges), table["score"].to_numpy()).astype(np.int8)
+    return Output.annotated(
+        pa.table([table["doc_id"], table["score"], pa.array(bucket), table["model"]], schema=SCHEMA)
+    )

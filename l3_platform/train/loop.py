@@ -1,0 +1,270 @@
+"""The training loop: one process or many, resumed from the newest complete checkpoint, stopped on request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from l3_platform.model.config import parameters
+from l3_platform.model.export import export_model, fill_from_export
+from l3_platform.model.init import initialize
+from l3_platform.model.llama import Llama
+from l3_platform.parallel.mesh import mesh_for
+from l3_platform.parallel.parallelize import full, local_rows, parallelize, reduce_gradients
+from l3_platform.train.average import average_newest
+from l3_platform.train.checkpoint import Checkpoints, Position
+from l3_platform.train.data_order import DataOrder, Step, TokenStream, steps
+from l3_platform.train.held_out import held_out_losses
+from l3_platform.train.job import RESULT_FILE, TrainingError, TrainingStopped, TrainJob, TrainResult
+from l3_platform.train.metrics import Metrics
+from l3_platform.train.optimizer import AdamW, clip_gradients
+from l3_platform.train.ranks import Ranks, ranks
+from l3_platform.train.schedule import learning_rate
+
+log = logging.getLogger(__name__)
+
+# Seconds since the request to stop, or None while nobody asked.
+StopRequest = Callable[[], float | None]
+
+
+def train(
+    job: TrainJob,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+    stop_requested: StopRequest = lambda: None,
+) -> TrainResult:
+    """Trains to the end of the job and writes the final model to `job.output`; a finished job returns at once.
+
+    `on_step` gets each row of metrics, on rank 0. Works in this process, and under torchrun in each rank. Raises
+    TrainingStopped once `stop_requested`, TrainingError where going on is useless, Locked where another trainer holds
+    the folder.
+    """
+    fingerprint = job.fingerprint
+    if (finished := TrainResult.read(job.output)) and finished.fingerprint == fingerprint:
+        return finished
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(job.seed)
+    with ranks(needs_group=job.precision == "bf16") as here, _sole_trainer(job, here):
+        run = _Run(job, fingerprint, here)
+        try:
+            run.to_the_end(on_step, stop_requested)
+            return run.finish()
+        finally:
+            if run.metrics:
+                run.metrics.close(run.final_metrics)
+
+
+@contextmanager
+def _sole_trainer(job: TrainJob, here: Ranks) -> Iterator[None]:
+    """Rank 0 holds the lock of the folder; the others wait until it has it."""
+    if not here.first:
+        here.wait()
+        yield
+        return
+    from l3_platform.store.lock import Lock
+
+    # A trainer that is being stopped right now may still hold it for as long as its shutdown takes.
+    with Lock(str(Path(job.folder) / "lock"), owner="training", wait_seconds=job.shutdown_seconds):
+        here.wait()
+        yield
+
+
+class _Run:
+    """What lives from the first step to the last."""
+
+    def __init__(self, job: TrainJob, fingerprint: str, here: Ranks) -> None:
+        self.job, self.here = job, here
+        self.fingerprint = fingerprint
+        self.bos_id = job.bos_id if job.document_mask else None
+        self.unit = max(stage.seq_len for stage in job.ramp)
+        self.parameters = parameters(job.model)
+        self.total_tokens = job.total_tokens // self.unit * self.unit
+        streams = {domain: TokenStream(job.data[domain]) for domain, share in job.shares.items() if share > 0}
+        self.order = DataOrder(streams, job.shares, self.unit, job.seed)
+        self.model = self._build()
+        self.optimizer = AdamW(self.model, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
+        self.checkpoints = Checkpoints(
+            job.folder, here, fingerprint=fingerprint, keep=max(job.keep_checkpoints, job.average_last)
+        )
+        if here.first:
+            self.checkpoints.clear_partial()
+        self.position = self._resume()
+        self.metrics = (
+            Metrics(job.folder, self.position.step, job.mlflow_tracking_uri, job.mlflow_run_id) if here.first else None
+        )
+        self.final_metrics: dict[str, float] = {}
+
+    def to_the_end(self, on_step: Callable[[dict[str, float]], None] | None, stop_requested: StopRequest) -> None:
+        job = self.job
+        logged, logged_tokens = time.monotonic(), self.position.tokens
+        for step in steps(job.ramp, job.total_tokens):
+            if step.index < self.position.step:
+                continue
+            if step.start != self.position.tokens:
+                raise TrainingError(
+                    f"{job.folder}: step {step.index} begins at {step.start} tokens, "
+                    f"but its checkpoint at {self.position.tokens}; was the ramp changed?"
+                )
+            rate = learning_rate(
+                step.start, step.tokens, schedule=job.schedule, peak=job.learning_rate,
+                min_ratio=job.min_learning_rate_ratio, warmup_tokens=job.warmup_tokens, total_tokens=self.total_tokens,
+            )  # fmt: skip
+            loss, norm, stop = self._step(step, rate, stop_requested() is not None)
+            before, self.position = self.position, Position(step.index + 1, step.end, loss)
+            if self.metrics and (self.position.step % job.log_every_steps == 0 or step.end == self.total_tokens):
+                now = time.monotonic()
+                row = self._row(rate, norm, now - logged, step.end - logged_tokens)
+                logged, logged_tokens = now, step.end
+                self.metrics.log(row)
+                if on_step:
+                    on_step(row)
+            if stop:
+                self._stop(stop_requested)
+            every = job.checkpoint_every_tokens
+            if every and (before.tokens // every < step.end // every or step.end == self.total_tokens):
+                self._save()
+
+    def finish(self) -> TrainResult:
+        """The final model, its held-out losses and the result, in one rename."""
+        job = self.job
+        self.checkpoints.wait()
+        averaged = average_newest(self.checkpoints, self.model, job.average_last) if job.average_last > 1 else 1
+        if averaged < job.average_last:
+            log.warning("%s: only %d of %d checkpoints are left to average", job.folder, averaged, job.average_last)
+        held_out = held_out_losses(
+            self.model, job.held_out, seq_len=self.unit, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
+            batch_sequences=max(1, job.ramp[-1].batch_tokens // (self.unit * self.here.size)), ranks=self.here,
+        )  # fmt: skip
+        result = TrainResult(
+            fingerprint=self.fingerprint,
+            steps=self.position.step,
+            tokens=self.position.tokens,
+            parameters=self.parameters,
+            flops=6.0 * self.parameters * self.position.tokens,
+            loss=self.position.loss,
+            averaged=max(1, averaged),
+            held_out=held_out,
+        )
+        self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
+        text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+        export_model(
+            self.model, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
+            extra_files={RESULT_FILE: text}, full=full, writer=self.here.first,
+        )  # fmt: skip
+        self.here.wait()
+        return result
+
+    def _build(self) -> Llama:
+        job = self.job
+        with torch.device("meta"):
+            model = Llama(job.model)
+        parallelize(
+            model,
+            mesh_for(self.here.size, job.data_parallel_shard),
+            device=self.here.device,
+            precision=job.precision,
+            activation_checkpointing=job.activation_checkpointing,
+            compile_blocks=job.compile,
+        )
+        model.to_empty(device=self.here.device)
+        return model
+
+    def _resume(self) -> Position:
+        """Fills the model: from the newest checkpoint, else from `init_from`, else afresh."""
+        state = self._state(Position())
+        if (position := self.checkpoints.load_newest(state)) is not None:
+            torch.set_rng_state(state["rng"])
+            self.optimizer.steps_taken = position.step
+            return position
+        if self.job.init_from:
+            fill_from_export(self.model, self.job.init_from, local_rows)
+        else:
+            initialize(self.model, self.job.seed, local_rows)
+        return Position()
+
+    def _state(self, position: Position) -> dict[str, Any]:
+        return {
+            "model": {name: p.detach() for name, p in self.model.named_parameters()},
+            "optimizer": self.optimizer.state_dict(),
+            "position": torch.tensor([position.step, position.tokens]),
+            "rng": torch.get_rng_state(),
+        }
+
+    def _step(self, step: Step, rate: float, stopping: bool) -> tuple[float, float, bool]:
+        """One update. Returns the batch's mean loss, the gradient norm, and whether any rank was asked to stop."""
+        inputs, targets = self._batch(step)
+        rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else len(inputs)
+        facts = torch.zeros(2, dtype=torch.float64, device=self.here.device)  # nats, requests to stop
+        for first in range(0, len(inputs), rows):
+            reduce_gradients(self.model, wanted=first + rows >= len(inputs))
+            part = slice(first, first + rows)
+            nats: Tensor = self.model(inputs[part], targets[part], self.bos_id)
+            nats.backward()
+            facts[0] += nats.detach()
+        facts[1] = float(stopping)
+        self.here.sum(facts)
+        norm = clip_gradients(self.model, scale=1.0 / step.tokens, max_norm=self.job.gradient_clip).item()
+        loss, requests = facts[0].item() / step.tokens, facts[1].item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(
+                f"step {step.index + 1} (tokens {step.start:,} to {step.end:,}): loss {loss}, gradient norm {norm} at "
+                f"learning rate {rate:.3g}; the newest checkpoint is from before it. Lower train.learning_rate, or "
+                "lengthen train.warmup_tokens, in a new run"
+            )
+        self.optimizer.step(rate)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        return loss, norm, requests > 0
+
+    def _batch(self, step: Step) -> tuple[Tensor, Tensor]:
+        """This rank's sequences: inputs and targets [rows, seq_len]. All ranks have equally many rows; one past the
+        batch predicts nothing."""
+        rows = -(-step.sequences // self.here.size)
+        inputs = np.zeros((rows, step.seq_len), dtype=np.int64)
+        targets = np.full((rows, step.seq_len), -100, dtype=np.int64)
+        for row, number in enumerate(range(self.here.rank, step.sequences, self.here.size)):
+            tokens = self.order.sequence(step.start + number * step.seq_len, step.seq_len)
+            inputs[row], targets[row] = tokens[:-1], tokens[1:]
+        return torch.from_numpy(inputs).to(self.here.device), torch.from_numpy(targets).to(self.here.device)
+
+    def _row(self, rate: float, norm: float, seconds: float, tokens: int) -> dict[str, float]:
+        pace = tokens / max(seconds, 1e-9)
+        row = {
+            "step": self.position.step,
+            "tokens": self.position.tokens,
+            "loss": self.position.loss,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "tokens_per_second": round(pace, 1),
+            "seconds": round(seconds, 4),
+        }
+        if self.job.peak_flops:
+            row["mfu"] = 6.0 * self.parameters * pace / (self.job.peak_flops * self.here.size)
+        return row
+
+    def _save(self) -> None:
+        if self.metrics:
+            self.metrics.flush()
+        self.checkpoints.save(self._state(self.position), self.position)
+
+    def _stop(self, stop_requested: StopRequest) -> None:
+        """A last checkpoint where it fits in what is left of the shutdown; rank 0 decides for all."""
+        left, needed = self.job.shutdown_seconds - (stop_requested() or 0.0), self.checkpoints.save_seconds
+        where = f"at step {self.position.step} ({self.position.tokens:,} tokens)"
+        if self.here.from_first(needed * 1.5 < left):
+            self._save()
+            self.checkpoints.wait()
+            raise TrainingStopped(f"{self.job.folder}: stopped on request {where}; run again to resume from there")
+        raise TrainingStopped(
+            f"{self.job.folder}: stopped on request {where}, with {left:.0f} s left and {needed:.0f} s needed "
+            "for a checkpoint; run again to resume from the newest one"
+        )

@@ -1,0 +1,151 @@
+"""Metrics of a run: `metrics.jsonl` in its folder is the record, MLflow a mirror that may fall behind or be away.
+
+The mirror's thread reads the record, so an outage costs nothing: no queue grows, no step waits, and what was missed is
+sent when the server is back or the run is resumed. MLflow is imported only in that thread, and only with an address.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from l3_platform.train.job import write_text
+
+log = logging.getLogger(__name__)
+
+FILE = "metrics.jsonl"
+Row = dict[str, float]
+
+
+class Metrics:
+    """Rank 0's. Rows past `resumed_step` are dropped first, so that no step appears twice."""
+
+    def __init__(self, folder: str | Path, resumed_step: int, tracking_uri: str = "", run_id: str = "") -> None:
+        path = Path(folder) / FILE
+        kept = [row for row in read(folder) if row["step"] <= resumed_step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held for the life of the run
+        self._mirror = Mirror(path, tracking_uri, run_id) if tracking_uri and run_id else None
+        if self._mirror:
+            self._mirror.start()
+
+    def log(self, row: Row) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def flush(self) -> None:
+        """The record to disk; the mirror is asked to catch up, and not waited for."""
+        os.fsync(self._file.fileno())
+        if self._mirror:
+            self._mirror.kick()
+
+    def close(self, final: Row | None = None, patience: float = 10.0) -> None:
+        """`final` goes to MLflow alone, at the last step; a server that is away is given up after `patience` s."""
+        self._file.close()
+        if self._mirror:
+            self._mirror.finish(final or {}, patience)
+
+
+def read(folder: str | Path) -> list[Row]:
+    """The rows of a run, in order; a line that a crash cut short is left out."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            log.warning("%s: a line was cut short and is left out", path)
+    return rows
+
+
+class Mirror(threading.Thread):
+    """Sends new lines of the record to an MLflow run, in batches, until told to finish."""
+
+    BATCH = 1000  # MLflow's limit of metrics a call
+
+    def __init__(self, path: Path, tracking_uri: str, run_id: str) -> None:
+        super().__init__(name="mlflow mirror", daemon=True)
+        self._path, self._uri, self._run_id = path, tracking_uri, run_id
+        self._wake, self._done = threading.Event(), threading.Event()
+        self._final: Row | None = None
+        self._deadline = float("inf")
+        self._offset = 0
+
+    def kick(self) -> None:
+        self._wake.set()
+
+    def finish(self, final: Row, patience: float) -> None:
+        self._deadline = time.monotonic() + patience
+        self._final = final
+        self._wake.set()
+        if not self._done.wait(patience):
+            log.warning(
+                "MLflow at %s did not take the last metrics within %g s; they are in %s",
+                self._uri,
+                patience,
+                self._path,
+            )
+
+    def run(self) -> None:
+        pause, client, sent_step, away = 1.0, None, -1, False
+        while True:
+            self._wake.wait(pause)
+            self._wake.clear()
+            final = self._final  # read before the record: what was written before `finish` is then in it
+            try:
+                if client is None:
+                    client = _client(self._uri)
+                    sent_step = self._last_step(client)
+                sent_step = self._send_new(client, sent_step)
+                if final is not None:
+                    self._send(client, [(name, value, int(sent_step)) for name, value in sorted(final.items())])
+                    break
+                pause, away = 1.0, False
+            except Exception as error:  # whatever a tracking server does, training goes on
+                if not away:
+                    log.warning("MLflow at %s is away (%s); training goes on and metrics will follow", self._uri, error)
+                away = True
+                pause = min(30.0, pause * 2) if final is None else 0.5
+                if time.monotonic() > self._deadline:
+                    return
+        self._done.set()
+
+    def _last_step(self, client: Any) -> int:
+        """Of what an earlier attempt of the run has sent."""
+        history = client.get_metric_history(self._run_id, "loss")
+        return max((metric.step for metric in history), default=-1)
+
+    def _send_new(self, client: Any, sent_step: int) -> int:
+        with open(self._path, "rb") as file:
+            file.seek(self._offset)
+            lines = file.read().splitlines(keepends=True)
+        lines = [line for line in lines if line.endswith(b"\n")]
+        rows = [row for row in map(json.loads, lines) if row["step"] > sent_step]
+        self._send(
+            client, [(name, value, int(row["step"])) for row in rows for name, value in row.items() if name != "step"]
+        )
+        self._offset += sum(map(len, lines))
+        return max([sent_step, *(int(row["step"]) for row in rows)])
+
+    def _send(self, client: Any, values: list[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        for start in range(0, len(values), self.BATCH):
+            batch = [Metric(name, value, now, step) for name, value, step in values[start : start + self.BATCH]]
+            client.log_batch(self._run_id, metrics=batch, synchronous=True)
+
+
+def _client(uri: str) -> Any:
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)

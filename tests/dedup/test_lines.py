@@ -1,0 +1,90 @@
+"""Lines seen too often go; prose only, within a language and a bucket."""
+
+import pytest
+
+from l3_platform.dedup.lines import build_repeated_lines, counted_lines, line_bucket, without_lines
+from l3_platform.dedup.minhash import build_duplicate_documents
+from l3_platform.dedup.urls import build_url_versions
+
+BANNER = "Subscribe to our newsletter"
+
+
+def page(number: int, *extra: str, language: str = "en", body: str = "") -> dict:
+    own = body or "\n\n".join(f"sentence {number} {part} of its own text" for part in range(3))
+    return {"url": f"http://{number}.example", "text": "\n\n".join([own, *extra]), "language": language}
+
+
+def repeated(corpus, settings) -> dict[str, list[str]]:
+    """Lines removed from each URL."""
+    versions = corpus.build(build_url_versions, settings, url_policy=corpus.url_policy)
+    duplicates = corpus.build(build_duplicate_documents, settings, url_versions=[versions])
+    lines = corpus.build(
+        build_repeated_lines,
+        settings,
+        languages=corpus.languages,
+        url_versions=[versions],
+        duplicate_documents=[duplicates],
+    )
+    rows = lines.read().to_pylist()
+    for row, each in zip(rows, corpus.pages, strict=True):
+        removed = [each["text"].split("\n")[line] for line in row["removed_lines"]]
+        assert row["removed_chars"] == sum(map(len, removed)) and row["lines"] == each["text"].count("\n") + 1
+    return {
+        each["url"]: [each["text"].split("\n")[line] for line in row["removed_lines"]]
+        for row, each in zip(rows, corpus.pages, strict=True)
+    }
+
+
+@pytest.mark.parametrize("times, removed", [(6, 0), (7, 7)])
+def test_a_line_seen_more_than_six_times_is_removed_everywhere(corpus, dedup_settings, times, removed):
+    pages = [page(n, *[BANNER] * (n < times)) for n in range(9)]
+    found = repeated(corpus([pages[:4]], [pages[4:]]), dedup_settings())
+    assert [line for lines in found.values() for line in lines] == [BANNER] * removed
+
+
+def test_occurrences_in_one_document_count(corpus, dedup_settings):
+    found = repeated(corpus([[page(1, *[BANNER] * 4), page(2, *[BANNER] * 3), page(3)]]), dedup_settings())
+    assert [len(lines) for lines in found.values()] == [4, 3, 0]
+
+
+def test_languages_count_apart(corpus, dedup_settings):
+    pages = [page(n, BANNER, language="en" if n < 4 else "de") for n in range(8)]
+    assert not any(repeated(corpus([pages]), dedup_settings()).values())
+
+
+def test_copies_that_are_dropped_do_not_count(corpus, dedup_settings):
+    copies = [page(1, BANNER) | {"url": f"http://copy{n}.example"} for n in range(8)]
+    assert not any(repeated(corpus([[*copies, page(2, BANNER)]]), dedup_settings()).values())
+
+
+def test_buckets_count_apart(corpus, dedup_settings, id_of):
+    pages = [page(n, BANNER) for n in range(14)]
+    found = repeated(corpus([pages]), dedup_settings(line_bucket_documents=7))
+    sides = [line_bucket(id_of(each), 2) for each in pages]
+    crowded = {side for side in (0, 1) if sides.count(side) > 6}
+    assert [bool(lines) for lines in found.values()] == [side in crowded for side in sides]
+
+
+def test_lines_of_code_are_left_alone():
+    text = "def f(x):\n    return x\n\n>>> f(1)\n1\n\nProse stays here.\n}\nor"
+    assert [line for _, line in counted_lines(text, 3)] == ["Prose stays here."]
+
+
+def test_an_index_is_that_of_the_line_in_the_text():
+    text = "one line\n\n\ttab\n\nlast line"
+    assert [(index, text.split("\n")[index]) for index, _ in counted_lines(text, 3)] == [
+        (0, "one line"),
+        (4, "last line"),
+    ]
+
+
+def test_removing_lines_leaves_no_holes():
+    assert without_lines("a\n\nbanner\n\nb\nfooter", [2, 5]) == "a\n\nb"
+
+
+def test_removing_all_lines_leaves_nothing():
+    assert without_lines("banner\n\nfooter", [0, 2]) == ""
+
+
+def test_a_text_without_removed_lines_is_untouched():
+    assert without_lines("\n a \n\n\n b \n", []) == "\n a \n\n\n b \n"

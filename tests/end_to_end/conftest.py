@@ -1,0 +1,153 @@
+"""A tiny world, curated once a session and copied for every test that wants to break something."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+L3 = str(Path(sys.executable).with_name("l3"))
+TINY = (
+    "crawl.demo_pages=240",
+    "crawl.demo_warc_files=2",
+    "tokenizer.vocab_size=768",
+    "scaling.budgets=4e8,1e9",
+    "scaling.layers=1,2,3",
+    "scaling.min_tokens=2048",
+    "train.budget_flops=2.5e10",
+    'train.ramp=[{"from_tokens": 0, "batch_tokens": 1024, "seq_len": 128}]',
+    "train.warmup_tokens=8192",
+    "train.checkpoint_every_tokens=8192",
+    "anneal.tokens=6144",
+    "anneal.checkpoints=2",
+)
+
+
+@dataclass
+class World:
+    """One L3_HOME and the commands that run on it."""
+
+    home: Path
+    overrides: Sequence[str] = TINY
+    started: list[psutil.Popen] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"L3_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
+
+    def arguments(self, *command: str) -> list[str]:
+        return [L3, *command, *(part for override in self.overrides for part in ("--set", override))]
+
+    def l3(self, *command: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.arguments(*command),
+            env=self.environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def start(self, *command: str) -> psutil.Popen:
+        log = open(self.home / f"{command[0]}.log", "ab")  # noqa: SIM115 (the process keeps it)
+        process = psutil.Popen(
+            self.arguments(*command),
+            env=self.environment,
+            cwd=REPOSITORY,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process that works in this home."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("L3_HOME") == str(self.home) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def trainers(self, module: str = "l3_platform.train") -> list[psutil.Process]:
+        """Ranks (`l3_platform.train`) or agents (`torch.distributed.run`) alive in this home."""
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                agent = "torch.distributed.run" in line
+                if module in line and (agent == (module == "torch.distributed.run")):
+                    found.append(process)
+        return found
+
+    def dataset(self, asset: str) -> dict[str, Any]:
+        (manifest,) = (self.home / "data" / asset / "all").glob("*/manifest.json")
+        return json.loads(manifest.read_text())
+
+    def checkpoints(self, asset: str = "pretrained") -> list[Path]:
+        return sorted((self.home / "checkpoints").glob(f"{asset}-*/step-*/complete.json"))
+
+    def end(self) -> None:
+        for process in [*self.started, *self.processes()]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true value of `condition`, else a failure that says what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
+
+
+@pytest.fixture(scope="session")
+def curated(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A home in which everything up to the training plan is made."""
+    world = World(tmp_path_factory.mktemp("curated"))
+    done = world.l3("run", "--select", "*training_plan")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return world
+
+
+@pytest.fixture(scope="session")
+def undisturbed(curated: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The same home after a training that nobody disturbed."""
+    world = World(tmp_path_factory.mktemp("undisturbed") / "home")
+    shutil.copytree(curated.home, world.home)
+    done = world.l3("run", "--select", "pretrained")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return world
+
+
+@pytest.fixture
+def world(curated: World, tmp_path: Path) -> Iterator[World]:
+    """A copy to break."""
+    copy = World(tmp_path / "home")
+    shutil.copytree(curated.home, copy.home)
+    yield copy
+    copy.end()
+
+
+def graphql(url: str, query: str, **variables: Any) -> dict[str, Any]:
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+    answer = json.loads(urllib.request.urlopen(request, timeout=30).read())
+    assert "errors" not in answer, answer
+    return answer["data"]

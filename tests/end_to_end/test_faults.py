@@ -1,0 +1,130 @@
+"""Kill anything during training: no trainer outlives it, the next run resumes, and the loss is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import signal
+
+import psutil
+import pytest
+
+from l3_platform.orchestration.services import free_port
+from tests.end_to_end.conftest import World, graphql, wait_for
+
+pytestmark = pytest.mark.slow
+
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}"""
+TERMINATE = """
+mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"""
+STATUS = "query Status($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
+
+
+def in_training(world: World) -> list[psutil.Process]:
+    """Both ranks, once a checkpoint exists: a kill then loses work, and a resume has something to find."""
+    wait_for(world.checkpoints, 120, "the first checkpoint")
+    ranks = world.trainers()
+    assert len(ranks) == 2
+    return ranks
+
+
+def finishes_as_if_nothing_had_happened(world: World, undisturbed: World) -> None:
+    wait_for(lambda: not world.trainers() and not world.trainers("torch.distributed.run"), 15, "the trainers to end")
+    done = world.l3("run", "--select", "pretrained")
+    assert done.returncode == 0, done.stdout + done.stderr
+    same = ("train loss", "held-out loss", "tokens", "steps")
+    expected, got = undisturbed.dataset("pretrained")["metrics"], world.dataset("pretrained")["metrics"]
+    assert {name: got[name] for name in same} == {name: expected[name] for name in same}
+
+
+def test_a_killed_rank_is_survived_within_the_run(world, undisturbed):
+    run = world.start("run", "--select", "pretrained")
+    in_training(world)[0].kill()
+    assert run.wait(120) == 0
+    finishes_as_if_nothing_had_happened(world, undisturbed)
+
+
+def test_a_killed_agent_is_survived_within_the_run(world, undisturbed):
+    run = world.start("run", "--select", "pretrained")
+    in_training(world)
+    world.trainers("torch.distributed.run")[0].kill()
+    assert run.wait(120) == 0
+    finishes_as_if_nothing_had_happened(world, undisturbed)
+
+
+def test_a_killed_l3_leaves_no_trainer_and_the_next_resumes(world, undisturbed):
+    run = world.start("run", "--select", "pretrained")
+    in_training(world)
+    run.kill()
+    run.wait()
+    wait_for(lambda: not world.processes(), 15, "every process of the home to end")
+    finishes_as_if_nothing_had_happened(world, undisturbed)
+
+
+def test_ctrl_c_ends_everything_and_the_next_run_resumes(world, undisturbed):
+    run = world.start("run", "--select", "pretrained")
+    in_training(world)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(40) != 0
+    wait_for(lambda: not world.processes(), 15, "every process of the home to end")
+    finishes_as_if_nothing_had_happened(world, undisturbed)
+
+
+class Web:
+    """`l3 up` on a home, and what its buttons do."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.port = world, free_port()
+        self.process = world.start("up", "--port", str(self.port), "--mlflow-port", str(free_port()))
+        self.url = f"http://127.0.0.1:{self.port}"
+        log = world.home / "up.log"
+        wait_for(lambda: "Ctrl-C ends both" in log.read_text(), 60, f"both servers; the log says: {log.read_text()}")
+
+    def materialize(self, asset: str) -> str:
+        selector = {"repositoryName": "__repository__", "repositoryLocationName": "l3", "jobName": "rebuild"}
+        selector["assetSelection"] = [{"path": [asset]}]
+        answer = graphql(self.url, LAUNCH, params={"selector": selector, "mode": "default", "runConfigData": {}})
+        return answer["launchPipelineExecution"]["run"]["runId"]
+
+    def terminate(self, run: str) -> None:
+        graphql(self.url, TERMINATE, run=run)
+
+    def status(self, run: str) -> str:
+        return graphql(self.url, STATUS, run=run)["runOrError"]["status"]
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(40) == 0
+        assert not self.world.processes()
+
+
+def ancestors(process: psutil.Process) -> list[psutil.Process]:
+    return [one for one in process.parents() if one.pid > 1]
+
+
+def test_terminate_in_the_ui_ends_the_training(world, undisturbed):
+    web = Web(world)
+    run = web.materialize("pretrained")
+    in_training(world)
+    web.terminate(run)
+    wait_for(lambda: not world.trainers(), 15, "the trainers to end")
+    wait_for(lambda: web.status(run) == "CANCELED", 60, "the run to be cancelled")
+    web.stop()
+    finishes_as_if_nothing_had_happened(world, undisturbed)
+
+
+@pytest.mark.parametrize("victim", ["step process", "run worker"])
+def test_a_killed_dagster_process_leaves_no_trainer(world, undisturbed, victim):
+    web = Web(world)
+    run = web.materialize("pretrained")
+    (agent, *_) = (in_training(world), world.trainers("torch.distributed.run"))[1]
+    family = ancestors(agent)
+    step = family[0]
+    worker = next(one for one in family if "execute_run" in one.cmdline())
+    (step if victim == "step process" else worker).kill()
+    wait_for(lambda: not world.trainers(), 15, "the trainers to end")
+    wait_for(lambda: web.status(run) == "FAILURE", 90, "the run to fail")
+    web.stop()
+    finishes_as_if_nothing_had_happened(world, undisturbed)

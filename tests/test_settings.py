@@ -1,0 +1,46 @@
+"""Settings: typed, documented, and a typo is one sentence."""
+
+import pytest
+
+from l3_platform.settings import PROFILES, SettingsError, load
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.toml")))
+def test_every_profile_loads(profile):
+    assert load(profile).profile == profile
+
+
+def test_an_override_wins_over_the_profile():
+    assert load("demo", ["dedup.threshold=0.7"]).dedup.threshold == 0.7
+
+
+def test_lists_are_written_with_commas_or_as_json():
+    assert load("demo", ["crawl.paths=a*.gz,b"]).crawl.paths == ("a*.gz", "b")
+    assert load("demo", ["scaling.budgets=[1e9, 2e9]"]).scaling.budgets == (1e9, 2e9)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("crawl.pats=x", "did you mean 'paths'?"),
+        ("crwl.paths=x", "did you mean 'crawl'?"),
+        ("train.nodes=many", "train.nodes: input should be a valid integer"),
+        ("crawl.source=ftp", "crawl.source: input should be 'demo', 'files' or 'common_crawl'"),
+        ("train.nodes", "not of the form section.key=value"),
+    ],
+)
+def test_a_mistake_names_the_setting_and_the_way_out(override, says):
+    with pytest.raises(SettingsError, match=says.replace("?", r"\?")):
+        load("demo", [override])
+
+
+def test_an_unknown_profile_names_the_known_ones():
+    with pytest.raises(SettingsError, match="llama3-405b"):
+        load("lama")
+
+
+def test_the_paper_profile_has_the_papers_numbers():
+    settings = load("llama3-405b")
+    assert settings.train.learning_rate == 8e-5
+    assert [stage.batch_tokens for stage in settings.train.ramp] == [4 << 20, 8 << 20, 16 << 20]
+    assert settings.dedup.line_bucket_documents == 30_000_000
