@@ -1,7 +1,7 @@
 """clean: documents out of WARC records, and what can be said of each page alone. A partition a snapshot, a shard a WARC file."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 import dagster as dg
@@ -11,15 +11,14 @@ from l3_platform.crawl.fetch import warc_files
 from l3_platform.engine import Output, map_shards
 from l3_platform.orchestration import planted
 from l3_platform.orchestration.card import Card, bars, samples
-from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
+from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 from l3_platform.store import Shard
 
 
 def _every_record_has_a_place(made: Made) -> Verdict:
     lost = made.dataset.quarantine()
     unplaced = sum(
-        offset is None or not reason
-        for offset, reason in zip(*(lost[c].to_pylist() for c in ("offset", "reason")), strict=True)
+        offset is None or not reason for offset, reason in zip(*(lost[c].to_pylist() for c in ("offset", "reason")), strict=True)
     )
     by_reason = {str(row["values"]): int(row["counts"]) for row in lost["reason"].value_counts().to_pylist()}
     return Verdict(unplaced == 0, {"bytes lost": sum(lost["bytes_lost"].to_pylist()), **by_reason})
@@ -34,22 +33,20 @@ def _show_documents(made: Made) -> Card:
     group="clean",
     kinds={"parquet"},
     checks=[
-        Check(
-            "broken_records_are_reported", _every_record_has_a_place, description="each with its reason and its offset"
-        ),
+        Check("broken_records_are_reported", _every_record_has_a_place, description="each with its reason and its offset"),
         planted.check("documents"),
     ],
     show=_show_documents,
     freshness=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=40)),
 )
-def documents(build: Build) -> Sequence[str]:
+def documents(build: Build) -> Built:
     """Text, maths and code of every HTML page: WARC records read with every byte accounted for, boilerplate removed."""
     return map_shards(
         functools.partial(_documents, build.partition, build.settings.crawl.source, build.settings.extract),
         warc_files(build.input("raw_crawl")),
         build.out,
         build.settings.engine,
-    )
+    ), {}
 
 
 def _documents(snapshot: str, source: str, settings: object, task: tuple[str, str]) -> Output:
@@ -59,11 +56,11 @@ def _documents(snapshot: str, source: str, settings: object, task: tuple[str, st
     return documents_from_warc(url, file=file, snapshot=snapshot, source=source, settings=settings)  # type: ignore[arg-type]
 
 
-def _annotated(build: Build, annotate: Callable[[Shard], Output]) -> Sequence[str]:
+def _annotated(build: Build, annotate: Callable[[Shard], Output]) -> Built:
     """A sidecar: one row a document, shard by shard."""
     return map_shards(
         annotate, {shard.name: shard for shard in build.input("documents").shards}, build.out, build.settings.engine
-    )
+    ), {}
 
 
 def _shown(columns: str, cases: dict[str, str]) -> Callable[[Made], Card]:
@@ -76,7 +73,7 @@ def _shown(columns: str, cases: dict[str, str]) -> Callable[[Made], Card]:
     checks=[planted.check("url_policy")],
     show=_shown("s.blocked_by", {"five blocked": "s.blocked_by IS NOT NULL", "five allowed": "s.blocked_by IS NULL"}),
 )
-def url_policy(build: Build) -> Sequence[str]:
+def url_policy(build: Build) -> Built:
     """Canonical URL and domain of each page, and which block list, if any, names it (Llama 3, section 3.1.1)."""
     return _annotated(build, functools.partial(_url_policy, build.settings.url_policy))
 
@@ -99,7 +96,7 @@ def _show_languages(made: Made) -> Card:
 
 
 @stage_asset(group="clean", kinds={"parquet"}, checks=[planted.check("languages")], show=_show_languages)
-def languages(build: Build) -> Sequence[str]:
+def languages(build: Build) -> Built:
     """The language of each page with its score: a fastText model where one is configured, else the built-in identifier."""
     return _annotated(build, functools.partial(_languages, build.settings.languages))
 
@@ -123,13 +120,11 @@ def _languages(settings: object, shard: Shard) -> Output:
         },
     ),
 )
-def text_heuristics(build: Build) -> Sequence[str]:
+def text_heuristics(build: Build) -> Built:
     """Repetition, length, symbol and dirty-word statistics as scores (Rae et al. 2021, table A1; Raffel et al. 2020)."""
     identified = build.input("languages")
     tasks = {shard.name: (shard, identified.shard(shard.name)) for shard in build.input("documents").shards}
-    return map_shards(
-        functools.partial(_heuristics, build.settings.heuristics), tasks, build.out, build.settings.engine
-    )
+    return map_shards(functools.partial(_heuristics, build.settings.heuristics), tasks, build.out, build.settings.engine), {}
 
 
 def _heuristics(settings: object, task: tuple[Shard, Shard]) -> Output:
@@ -149,7 +144,7 @@ def _heuristics(settings: object, task: tuple[Shard, Shard]) -> Output:
         {"five with most": "s.density > 0.01", "five with a little": "s.density BETWEEN 0.0001 AND 0.01"},
     ),
 )
-def pii(build: Build) -> Sequence[str]:
+def pii(build: Build) -> Built:
     """Personal data found in each page: email, phone, IP, IBAN and payment card numbers, check digits verified."""
     return _annotated(build, functools.partial(_pii, build.settings.pii))
 

@@ -1,13 +1,8 @@
 """dedup: which documents and lines say again what others say; across all snapshots."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from l3_platform.orchestration import planted
 from l3_platform.orchestration.card import Card, histogram, samples
-from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
-
-Built = tuple[Sequence[str], Mapping[str, Any]]
+from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 
 
 def _show_versions(made: Made) -> Card:
@@ -49,9 +44,7 @@ def _show_duplicates(made: Made) -> Card:
     }
     return Card(
         samples=samples(made.inputs["documents"], [made.dataset], cases, "s.jaccard, s.cluster_size"),
-        chart=histogram(similar, "true Jaccard with the representative", made.settings.dedup.threshold)
-        if similar
-        else None,
+        chart=histogram(similar, "true Jaccard with the representative", made.settings.dedup.threshold) if similar else None,
     )
 
 

@@ -1,10 +1,7 @@
 """evaluate: what the model has learnt, on documents that it never saw."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from l3_platform.orchestration.card import Card
-from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
+from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 
 
 def _beats_unigram(made: Made) -> Verdict:
@@ -39,14 +36,12 @@ def _show(made: Made) -> Card:
     ],
     show=_show,
 )
-def evaluation(build: Build) -> tuple[Sequence[str], Mapping[str, Any]]:
+def evaluation(build: Build) -> Built:
     """Held-out loss and bits per byte of each domain, before and after annealing, beside a unigram model's."""
     from l3_platform.evaluate.build import build_evaluation
 
     names, metrics = build_evaluation(**build.inputs, out=build.out, settings=build.settings)
     with build.mlflow_run("evaluation") as run:
         if run:
-            build.tracking.log_metrics(
-                build.context, run, {name.replace(" ", "_"): value for name, value in metrics.items()}
-            )
+            build.tracking.log_metrics(build.context, run, {name.replace(" ", "_"): value for name, value in metrics.items()})
     return names, metrics

@@ -1,16 +1,12 @@
 """mix: the one decision over all sidecars, then tokens, then shares."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import pyarrow.compute as pc
 
 from l3_platform.engine import Output
+from l3_platform.orchestration import planted
 from l3_platform.orchestration.card import Card, bars, samples
-from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
+from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 from l3_platform.store import Counts
-
-Built = tuple[Sequence[str], Mapping[str, Any]]
 
 
 def _removal_in_bounds(made: Made) -> Verdict:
@@ -33,9 +29,9 @@ def _show_decisions(made: Made) -> Card:
 )
 def curation_decisions(build: Build) -> Built:
     """One SQL statement over the sidecars: for every document, the first rule that drops it, or none."""
-    from l3_platform.mix.curated import build_decisions
+    from l3_platform.mix.curated import build_curation_decisions
 
-    return build_decisions(**build.inputs, out=build.out, settings=build.settings)
+    return build_curation_decisions(**build.inputs, out=build.out, settings=build.settings)
 
 
 def _show_curated(made: Made) -> Card:
@@ -44,7 +40,7 @@ def _show_curated(made: Made) -> Card:
     return Card(samples=samples(documents, [made.dataset], cases, "s.domain_group, s.topic, s.language, s.quality"))
 
 
-@stage_asset(group="mix", kinds={"parquet"}, show=_show_curated)
+@stage_asset(group="mix", kinds={"parquet"}, checks=[planted.MASKED], show=_show_curated)
 def curated_documents(build: Build) -> Built:
     """What is trained on: kept documents without repeated lines, personal data masked."""
     from l3_platform.mix.curated import build_curated_documents
@@ -62,9 +58,7 @@ def tokenizer(build: Build) -> Built:
 
 def _show_tokens(made: Made) -> Card:
     index = made.dataset.read(["split", "domain_group", "tokens", "bytes"])
-    by_split = (
-        index.group_by(["split", "domain_group"]).aggregate([("tokens", "sum")]).sort_by("domain_group").to_pylist()
-    )
+    by_split = index.group_by(["split", "domain_group"]).aggregate([("tokens", "sum")]).sort_by("domain_group").to_pylist()
     tokens = {f"{row['split']} {row['domain_group']}": row["tokens_sum"] for row in by_split}
     return Card(chart=bars(tokens, unit="tokens"), facts={"tokens": pc.sum(index["tokens"]).as_py()})
 
@@ -105,15 +99,11 @@ def _show_mix(made: Made) -> Card:
     rows = made.dataset.read().to_pylist()
     return Card(
         samples={"mix": made.dataset.read()},
-        chart=bars(
-            {f"{row['phase']} {row['domain_group']}": round(row["share"], 4) for row in rows}, unit="share of tokens"
-        ),
+        chart=bars({f"{row['phase']} {row['domain_group']}": round(row["share"], 4) for row in rows}, unit="share of tokens"),
     )
 
 
-@stage_asset(
-    group="mix", kinds={"arrow"}, checks=[Check("shares_sum_to_one", _shares_sum_to_one, blocking=True)], show=_show_mix
-)
+@stage_asset(group="mix", kinds={"arrow"}, checks=[Check("shares_sum_to_one", _shares_sum_to_one, blocking=True)], show=_show_mix)
 def data_mix(build: Build) -> Built:
     """Shares of tokens a domain for pre-training and annealing: 50/25/17/8 as far as the data reach (Llama 3, section 3.1.2)."""
     from l3_platform.mix.data_mix import data_mix as shares

@@ -3,16 +3,13 @@
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from l3_platform.orchestration.card import Card, new_figure, png
 from l3_platform.orchestration.instance import TRAINING_POOL
-from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
+from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 from l3_platform.orchestration.training import launched
 from l3_platform.store import files
-
-Built = tuple[Sequence[str], Mapping[str, Any]]
 
 
 def _loss_is_finite(made: Made) -> Verdict:

@@ -1,12 +1,7 @@
 """quality: how good a document is, and what it is about."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from l3_platform.orchestration.card import Card, bars, histogram, samples
-from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
-
-Built = tuple[Sequence[str], Mapping[str, Any]]
+from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 
 
 def _better_than_chance(made: Made) -> Verdict:

@@ -1,13 +1,8 @@
 """scaling: small models first, so that the large one is planned and not guessed."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from l3_platform.orchestration.card import Card
 from l3_platform.orchestration.instance import TRAINING_POOL
-from l3_platform.orchestration.stage import Build, Check, Made, Verdict, stage_asset
-
-Built = tuple[Sequence[str], Mapping[str, Any]]
+from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 
 
 def _losses_finite(made: Made) -> Verdict:

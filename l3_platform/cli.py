@@ -19,9 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Profile = Annotated[
-    str, typer.Option("--profile", "-p", help="A profile: demo, one-gpu, llama3-8b, llama3-70b, llama3-405b.")
-]
+Profile = Annotated[str, typer.Option("--profile", "-p", help="A profile: demo, one-gpu, llama3-8b, llama3-70b, llama3-405b.")]
 Source = Annotated[str, typer.Option("--source", "-s", help="Where raw pages come from: demo, files or common_crawl.")]
 Set = Annotated[
     list[str] | None,

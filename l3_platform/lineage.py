@@ -137,9 +137,7 @@ class Catalog:
     def inputs(self, stage: str, partition: str = EVERYTHING) -> dict[str, list[Dataset]]:
         """What `stage` reads for `partition`: the same snapshot's datasets, or those of all."""
         return {
-            name: [self.dataset(name, partition)]
-            if STAGES[name].by_snapshot and STAGES[stage].by_snapshot
-            else self.datasets(name)
+            name: [self.dataset(name, partition)] if STAGES[name].by_snapshot and STAGES[stage].by_snapshot else self.datasets(name)
             for name in STAGES[stage].inputs
         }
 
@@ -181,9 +179,7 @@ def _jsonable(path: str, settings: Settings) -> Any:
     section, _, key = path.partition(".")
     model: Section = getattr(settings, section)
     values = model.model_dump(mode="json")
-    values |= {
-        name: _contents(f"{section}.{name}", values[name]) for name in values if f"{section}.{name}" in FILE_SETTINGS
-    }
+    values |= {name: _contents(f"{section}.{name}", values[name]) for name in values if f"{section}.{name}" in FILE_SETTINGS}
     return values[key] if key else values
 
 
@@ -193,7 +189,5 @@ def _contents(setting: str, paths: str | Sequence[str]) -> Any:
     if not paths:
         return ""
     if not Path(paths).is_file():
-        raise SettingsError(
-            f"setting {setting}: there is no file {paths}; give the path of one, or leave the setting out"
-        )
+        raise SettingsError(f"setting {setting}: there is no file {paths}; give the path of one, or leave the setting out")
     return hashlib.sha256(Path(paths).read_bytes()).hexdigest()

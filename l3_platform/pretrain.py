@@ -94,9 +94,7 @@ def build_annealed(
         ramp=(last.model_copy(update={"from_tokens": 0}),),
         schedule="linear_to_zero",
         init_from=str(model_folder(pretrained[0])),
-        learning_rate=plan.learning_rate
-        * settings.train.min_learning_rate_ratio
-        * settings.anneal.learning_rate_factor,
+        learning_rate=plan.learning_rate * settings.anneal.learning_rate_ratio,
         warmup_tokens=0,
         checkpoint_every_tokens=tokens // settings.anneal.checkpoints // last.batch_tokens * last.batch_tokens,
         keep_checkpoints=settings.anneal.checkpoints,
@@ -150,7 +148,5 @@ def loss_curve(folder: Path) -> dict[str, list[float]]:
 def model_folder(trained: Dataset) -> Path:
     """The exported model of `pretrained` or `annealed` on this machine."""
     cache = home() / "cache" / trained.digest
-    paths = [
-        files.local_copy(files.join(trained.folder, "model", row["file"]), cache) for row in trained.read().to_pylist()
-    ]
+    paths = [files.local_copy(files.join(trained.folder, "model", row["file"]), cache) for row in trained.read().to_pylist()]
     return paths[0].parent

@@ -23,22 +23,24 @@ class SettingsError(ValueError):
     """A profile or override that cannot be used; the message is meant for a person."""
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Section(BaseModel, frozen=True):
+    model_config = ConfigDict(extra="forbid")
 
 
 class Crawl(Section):
     """Where raw pages come from."""
 
     source: Literal["demo", "files", "common_crawl"] = "demo"
-    paths: tuple[str, ...] = Field((), description="files: globs or URLs of WARC and ARC files (.gz, .lz4, .zst)")
-    snapshot: str = Field("files", description="files: the name of the partition that the paths become")
-    snapshots: tuple[str, ...] = Field((), description="common_crawl: snapshot ids such as CC-MAIN-2024-10")
-    base_url: str = Field("https://data.commoncrawl.org", description="common_crawl: server of warc.paths.gz and WARC files")
-    warc_files: int = Field(1, ge=1, description="common_crawl: WARC files to take from each snapshot")
-    retries: int = Field(5, ge=0, description="common_crawl: attempts after the first, with exponential back-off")
-    demo_pages: int = Field(3000, ge=50, description="demo: pages over both snapshots")
-    demo_warc_files: int = Field(4, ge=1, description="demo: WARC files a snapshot")
+    paths: tuple[str, ...] = Field(default=(), description="files: globs or URLs of WARC and ARC files (.gz, .lz4, .zst)")
+    snapshot: str = Field(default="files", description="files: the name of the partition that the paths become")
+    snapshots: tuple[str, ...] = Field(default=(), description="common_crawl: snapshot ids such as CC-MAIN-2024-10")
+    base_url: str = Field(
+        default="https://data.commoncrawl.org", description="common_crawl: server of warc.paths.gz and WARC files"
+    )
+    warc_files: int = Field(default=1, ge=1, description="common_crawl: WARC files to take from each snapshot")
+    retries: int = Field(default=5, ge=0, description="common_crawl: attempts after the first, with exponential back-off")
+    demo_pages: int = Field(default=3000, ge=50, description="demo: pages over both snapshots")
+    demo_warc_files: int = Field(default=4, ge=1, description="demo: WARC files a snapshot")
     demo_seed: int = 1
 
 
@@ -46,25 +48,25 @@ class Extract(Section):
     """HTML to text (Llama 3, section 3.1.1)."""
 
     engine: Literal["l3", "trafilatura", "resiliparse"] = "l3"
-    max_html_bytes: int = Field(8 << 20, description="larger payloads are dropped as `too_large`, bytes")
-    max_depth: int = Field(512, description="deeper element nesting is quarantined")
-    max_seconds: float = Field(10.0, description="a page that takes longer is quarantined as `too_slow`")
-    min_text_chars: int = Field(1, description="shorter texts are dropped as `empty_text`")
+    max_html_bytes: int = Field(default=8 << 20, description="larger payloads are dropped as `too_large`, bytes")
+    max_depth: int = Field(default=512, description="deeper element nesting is quarantined")
+    max_seconds: float = Field(default=10.0, description="a page that takes longer is quarantined as `too_slow`")
+    min_text_chars: int = Field(default=1, description="shorter texts are dropped as `empty_text`")
 
 
 class UrlPolicy(Section):
     """Block lists (Llama 3, section 3.1.1: domains with much PII or adult content)."""
 
-    domain_lists: tuple[str, ...] = Field((), description="files in UT1 format, a domain a line; beside the built-in list")
+    domain_lists: tuple[str, ...] = Field(default=(), description="files in UT1 format, a domain a line; beside the built-in list")
     url_lists: tuple[str, ...] = ()
-    words: tuple[str, ...] = Field(("casino", "porn", "xxx", "viagra"), description="words of a URL that block it")
-    max_pii_share: float = Field(0.5, description="domains with a larger share of pages holding PII are flagged")
+    words: tuple[str, ...] = Field(default=("casino", "porn", "xxx", "viagra"), description="words of a URL that block it")
+    max_pii_share: float = Field(default=0.5, description="domains with a larger share of pages holding PII are flagged")
 
 
 class Languages(Section):
     """Language identification."""
 
-    model: str = Field("", description="path of a fastText model such as lid.176.bin; empty: the built-in identifier")
+    model: str = Field(default="", description="path of a fastText model such as lid.176.bin; empty: the built-in identifier")
     min_score: float = 0.5
 
 
@@ -78,40 +80,40 @@ class Heuristics(Section):
     max_symbol_word_ratio: float = 0.25
     max_bullet_lines: float = 0.9
     max_ellipsis_lines: float = 0.3
-    dup_line_max: float = Field(0.30, description="share of characters in duplicate lines")
-    dup_ngram_max: float = Field(0.35, description="share of characters in duplicated 5- to 10-grams, worst n")
-    dirty_words_max: float = Field(0.01, description="dirty words a word")
-    dirty_word_list: str = Field("", description="file, a word a line; beside the built-in list")
-    min_alpha_words: float = Field(0.5, description="share of words with a letter")
+    dup_line_max: float = Field(default=0.30, description="share of characters in duplicate lines")
+    dup_ngram_max: float = Field(default=0.35, description="share of characters in duplicated 5- to 10-grams, worst n")
+    dirty_words_max: float = Field(default=0.01, description="dirty words a word")
+    dirty_word_list: str = Field(default="", description="file, a word a line; beside the built-in list")
+    min_alpha_words: float = Field(default=0.5, description="share of words with a letter")
 
 
 class Pii(Section):
     """Personal data: masked in the text, and dense pages dropped."""
 
-    max_density: float = Field(0.02, description="PII matches a word above which the document is dropped")
+    max_density: float = Field(default=0.02, description="PII matches a word above which the document is dropped")
 
 
 class Dedup(Section):
     """URL, document and line deduplication (Llama 3, section 3.1.1)."""
 
-    num_perm: int = Field(128, description="MinHash permutations")
-    ngram: int = Field(5, description="words a shingle")
-    threshold: float = Field(0.8, description="true Jaccard similarity from which two documents are duplicates")
+    num_perm: int = Field(default=128, description="MinHash permutations")
+    ngram: int = Field(default=5, description="words a shingle")
+    threshold: float = Field(default=0.8, description="true Jaccard similarity from which two documents are duplicates")
     bands: int = 16
     seed: int = 1
-    line_max_count: int = Field(6, description="lines seen more often in a bucket are removed (Llama 3: 6)")
-    line_bucket_documents: int = Field(30_000_000, description="documents a line bucket (Llama 3: 30 M)")
-    line_min_chars: int = Field(3, description="shorter lines are never counted")
-    buckets: int = Field(8, description="shuffle buckets")
+    line_max_count: int = Field(default=6, description="lines seen more often in a bucket are removed (Llama 3: 6)")
+    line_bucket_documents: int = Field(default=30_000_000, description="documents a line bucket (Llama 3: 30 M)")
+    line_min_chars: int = Field(default=3, description="shorter lines are never counted")
+    buckets: int = Field(default=8, description="shuffle buckets")
 
 
 class Quality(Section):
     """fastText classifiers: reference quality and knowledge domains."""
 
-    model: str = Field("", description="path of a trained fastText model; empty: train one in `quality_classifier`")
-    labels: str = Field("", description="CSV of url or doc_id and label to train on; empty: the simulated rule")
-    sample_documents: int = Field(20_000, ge=20, description="documents the classifier is trained on, at most")
-    min_score: float = Field(0.05, description="probability of `referenced` under which a document is dropped")
+    model: str = Field(default="", description="path of a trained fastText model; empty: train one in `quality_classifier`")
+    labels: str = Field(default="", description="CSV of url or doc_id and label to train on; empty: the simulated rule")
+    sample_documents: int = Field(default=20_000, ge=20, description="documents the classifier is trained on, at most")
+    min_score: float = Field(default=0.05, description="probability of `referenced` under which a document is dropped")
     epochs: int = 10
     dim: int = 16
 
@@ -119,14 +121,14 @@ class Quality(Section):
 class Curate(Section):
     """The one SQL decision over the sidecars."""
 
-    languages: tuple[str, ...] = Field((), description="keep only these; empty keeps all")
-    quality_languages: tuple[str, ...] = Field(("en", "und"), description="languages the quality classifier may judge")
-    pii_domain_pages: int = Field(20, description="pages from which a domain is judged by url_policy.max_pii_share")
+    languages: tuple[str, ...] = Field(default=(), description="keep only these; empty keeps all")
+    quality_languages: tuple[str, ...] = Field(default=("en", "und"), description="languages the quality classifier may judge")
+    pii_domain_pages: int = Field(default=20, description="pages from which a domain is judged by url_policy.max_pii_share")
 
 
 class Tokenizer(Section):
-    vocab_size: int = Field(4096, description="including the 256 special tokens (Llama 3: 128,256)")
-    sample_bytes: int = Field(16 << 20, description="text that the BPE is trained on, bytes")
+    vocab_size: int = Field(default=4096, description="including the 256 special tokens (Llama 3: 128,256)")
+    sample_bytes: int = Field(default=16 << 20, description="text that the BPE is trained on, bytes")
 
 
 class Mix(Section):
@@ -136,9 +138,9 @@ class Mix(Section):
     math: float = 0.25
     code: float = 0.17
     multilingual: float = 0.08
-    arts_weight: float = Field(0.5, description="weight of arts and entertainment inside `general` (Llama 3: down-sampled)")
-    max_epochs: float = Field(4.0, description="repetitions of a domain above which its share is capped")
-    held_out_share: float = Field(0.05, description="documents kept for evaluation, by hash of doc_id")
+    arts_weight: float = Field(default=0.5, description="weight of arts and entertainment inside `general` (Llama 3: down-sampled)")
+    max_epochs: float = Field(default=4.0, description="repetitions of a domain above which its share is capped")
+    held_out_share: float = Field(default=0.05, description="documents kept for evaluation, by hash of doc_id")
     tokens_per_shard: int = 1 << 20
     anneal_general: float = 0.30
     anneal_math: float = 0.40
@@ -149,23 +151,25 @@ class Mix(Section):
 class Scaling(Section):
     """IsoFLOP sweep. The paper: ten budgets 6e18 to 1e22 FLOPs, models of 40 M to 16 B (section 3.2.1)."""
 
-    budgets: tuple[float, ...] = Field((1.5e10, 4e10, 1e11), description="training FLOPs, C = 6·N·D")
-    layers: tuple[int, ...] = Field((1, 2, 3, 4, 6), description="sizes tried at each budget, as layers; width = aspect·layers")
-    aspect: int = Field(32, description="d_model a layer")
+    budgets: tuple[float, ...] = Field(default=(1.5e10, 4e10, 1e11), description="training FLOPs, C = 6·N·D")
+    layers: tuple[int, ...] = Field(
+        default=(1, 2, 3, 4, 6), description="sizes tried at each budget, as layers; width = aspect·layers"
+    )
+    aspect: int = Field(default=32, description="d_model a layer")
     seq_len: int = 128
     batch_tokens: int = 1024
     learning_rate: float = 4e-3
-    workers: int = Field(2, description="points trained at a time")
-    min_tokens: int = Field(8192, description="points with fewer training tokens are left out")
-    max_epochs: float = Field(4.0, description="points that would repeat the data more often are left out")
+    workers: int = Field(default=2, description="points trained at a time")
+    min_tokens: int = Field(default=8192, description="points with fewer training tokens are left out")
+    max_epochs: float = Field(default=4.0, description="points that would repeat the data more often are left out")
 
 
 class Model(Section):
     """Shape when the plan does not choose it; `preset` is a key of `l3_platform.model.presets`."""
 
-    preset: str = Field("", description="empty: the shape is what `training_plan` chooses")
+    preset: str = Field(default="", description="empty: the shape is what `training_plan` chooses")
     head_dim: int = 32
-    kv_group: int = Field(2, description="query heads a KV head")
+    kv_group: int = Field(default=2, description="query heads a KV head")
     rope_theta: float = 500_000.0
     norm_eps: float = 1e-5
 
@@ -179,13 +183,13 @@ class Stage(Section):
 
 
 class Train(Section):
-    budget_flops: float = Field(6e11, description="compute of the final model (Llama 3 405B: 3.8e25)")
-    nodes: int = Field(2, description="torchrun agents")
+    budget_flops: float = Field(default=6e11, description="compute of the final model (Llama 3 405B: 3.8e25)")
+    nodes: int = Field(default=2, description="torchrun agents")
     processes_per_node: int = 1
-    data_parallel_shard: int = Field(0, description="FSDP2 shard degree; 0: all ranks")
+    data_parallel_shard: int = Field(default=0, description="FSDP2 shard degree; 0: all ranks")
     ramp: tuple[Stage, ...] = (Stage(from_tokens=0, batch_tokens=2048), Stage(from_tokens=65_536, batch_tokens=4096))
     learning_rate: float = 3e-3
-    min_learning_rate_ratio: float = Field(0.01, description="of the peak, at the end of the cosine (Llama 3: 8e-7 / 8e-5)")
+    min_learning_rate_ratio: float = Field(default=0.01, description="of the peak, at the end of the cosine (Llama 3: 8e-7 / 8e-5)")
     warmup_tokens: int = 32_768
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -199,17 +203,17 @@ class Train(Section):
     keep_checkpoints: int = 3
     log_every_steps: int = 1
     launcher: Literal["local", "slurm", "kubernetes"] = "local"
-    max_restarts: int = Field(3, description="whole-job relaunches from the newest complete checkpoint")
-    shutdown_seconds: float = Field(8.0, description="torchrun's grace between TERM and KILL; a checkpoint must fit in it")
-    threads: int = Field(1, description="CPU threads a rank")
+    max_restarts: int = Field(default=3, description="whole-job relaunches from the newest complete checkpoint")
+    shutdown_seconds: float = Field(default=8.0, description="torchrun's grace between TERM and KILL; a checkpoint must fit in it")
+    threads: int = Field(default=1, description="CPU threads a rank")
 
 
 class Anneal(Section):
     """Learning rate linearly to zero on the annealing mix; the mean of its checkpoints is the result (section 3.4.3)."""
 
     tokens: int = 98_304
-    checkpoints: int = Field(3, description="averaged")
-    learning_rate_ratio: float = Field(0.3, description="first learning rate, of the peak of pre-training")
+    checkpoints: int = Field(default=3, description="averaged")
+    learning_rate_ratio: float = Field(default=0.3, description="first learning rate, of the peak of pre-training")
 
 
 class Evaluate(Section):
@@ -218,19 +222,19 @@ class Evaluate(Section):
 
 
 class Engine(Section):
-    workers: int = Field(0, description="0: one a core")
-    memory_limit: str = Field("1GB", description="DuckDB's, a worker")
-    attempts: int = Field(3, description="tries of a shard whose worker died")
+    workers: int = Field(default=0, description="0: one a core")
+    memory_limit: str = Field(default="1GB", description="DuckDB's, a worker")
+    attempts: int = Field(default=3, description="tries of a shard whose worker died")
 
 
 class Store(Section):
-    root: str = Field("", description="fsspec URL of the datasets; empty: $L3_HOME/data")
+    root: str = Field(default="", description="fsspec URL of the datasets; empty: $L3_HOME/data")
     compression_level: int = 3
     rows_per_group: int = 8192
 
 
 class Mlflow(Section):
-    tracking_uri: str = Field("", description="empty: the server that `l3 up` or `l3 demo` starts")
+    tracking_uri: str = Field(default="", description="empty: the server that `l3 up` or `l3 demo` starts")
     experiment: str = "l3"
     port: int = 5000
 
@@ -238,8 +242,8 @@ class Mlflow(Section):
 class Retention(Section):
     """What `l3 clean` and the retention asset keep."""
 
-    versions: int = Field(3, description="newest versions of a dataset kept")
-    days: int = Field(30, description="versions younger than this are kept too")
+    versions: int = Field(default=3, description="newest versions of a dataset kept")
+    days: int = Field(default=30, description="versions younger than this are kept too")
 
 
 class Settings(Section):

@@ -54,11 +54,11 @@ def of(url: str, catalog: Catalog) -> list[Story | Lost]:
         documents = catalog.dataset("documents", partition)
         for shard in documents.shards:
             rows = shard.read([name for name in documents.manifest.columns if name != "text"])
-            for row in rows.filter(pc.equal(rows["url"], url)).to_pylist():
+            for row in rows.filter(pc.field("url") == url).to_pylist():
                 stories.append(_story(row, shard.name, shard.key, partition, catalog))
     for partition in catalog.snapshots:
         lost = catalog.dataset("documents", partition).quarantine()
-        stories += [Lost(row) for row in lost.filter(pc.equal(lost["url"], url)).to_pylist()]
+        stories += [Lost(row) for row in lost.filter(pc.field("url") == url).to_pylist()]
     return stories
 
 
@@ -128,9 +128,7 @@ def _verdict(story: Story) -> str:
 
 
 def _facts(facts: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items()
-    )
+    return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in facts.items())
 
 
 def as_json(stories: list[Story | Lost]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +29,13 @@ RAW_CRAWL = pa.schema(
 LEDGER = "ledger.parquet"
 
 
+@runtime_checkable
+class KnowsTruth(Protocol):
+    """A source that planted cases and knows them: the demo."""
+
+    def ledger(self, snapshot: str) -> pa.Table: ...
+
+
 def build_raw_crawl(snapshot: str, out: Writer, settings: Settings) -> Sequence[str]:
     """Fetch every file of the snapshot; returns the names of the shards. Raises CrawlError for an empty crawl."""
     listing = from_settings(settings.crawl).listing(snapshot)
@@ -43,7 +51,7 @@ def build_raw_crawl(snapshot: str, out: Writer, settings: Settings) -> Sequence[
 
 def _fetch(crawl: settings.Crawl, snapshot: str, folder: str, task: tuple[WarcFile, bool]) -> Output:
     file, first = task
-    source = _source(crawl)
+    source = _source(crawl.model_dump_json())
     fetched = source.fetch(snapshot, file, folder)
     inside = fetched.path == files.join(folder, fetched.name)
     row = {
@@ -54,14 +62,14 @@ def _fetch(crawl: settings.Crawl, snapshot: str, folder: str, task: tuple[WarcFi
         "bytes": fetched.bytes,
         "sha256": fetched.sha256,
     }
-    extra = {LEDGER: _parquet(source.ledger(snapshot))} if first and hasattr(source, "ledger") else {}
+    extra = {LEDGER: _parquet(source.ledger(snapshot))} if first and isinstance(source, KnowsTruth) else {}
     return Output(pa.Table.from_pylist([row], schema=RAW_CRAWL), Counts.annotated(1), files=extra)
 
 
 @functools.lru_cache(maxsize=2)
-def _source(crawl: settings.Crawl) -> Source:
-    """One a worker process: the demo source keeps the web it has made."""
-    return from_settings(crawl)
+def _source(crawl: str) -> Source:
+    """One a worker process: the demo source keeps the web it has made. `crawl` is the section as JSON."""
+    return from_settings(settings.Crawl.model_validate_json(crawl))
 
 
 def _parquet(table: pa.Table) -> bytes:

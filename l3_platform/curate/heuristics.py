@@ -109,7 +109,7 @@ def _dirty_tables(path: str) -> tuple[np.ndarray, np.ndarray, int]:
             continue
         value = words[0]
         for word in words[1:]:
-            value = kernels.join(value, word)
+            value = np.uint64(kernels.join(value, word))
         first.add(int(words[0]))
         phrases.add(int(value))
         longest = max(longest, len(words))

@@ -25,7 +25,7 @@ _CARD = re.compile(r"(?<![\w.,-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ 
 _IP = re.compile(r"(?<![\w.:-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 # A `+` with a country code; an area code in parentheses; or groups after a word that announces a number.
 _PHONE = re.compile(
-    r"""(?<![\w.,+*/=<>^-])(?:
+    r"""(?<![\w.,+*/=<>^-])(?<!\d[ ])(?:
       \+[1-9]\d{0,2}(?:[ .-]?\(0?\d{1,4}\))?(?:[ .-]?\d{2,5}){2,5}
     | (?:1[ .-])?\(\d{3}\)[ -]?\d{3}[ .-]\d{4}
     | (?:1[.-])?[2-9]\d{2}([.-])[2-9]\d{2}\1\d{4}
@@ -93,14 +93,12 @@ def _add(taken: list[tuple[str, int, int]], kind: str, spans: Iterator[tuple[int
             taken.append((kind, start, end))
 
 
-# Addresses that documentation uses for nobody (RFC 2606).
-_NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|local)$", re.IGNORECASE)
 _FILES = re.compile(r"\.(?:png|jpe?g|gif|webp|svg|js|css|py|html?|json|pdf)$", re.IGNORECASE)
 
 
 def _is_email(text: str) -> bool:
-    """Not a file such as `icon@2x.png`, nor an address reserved for examples."""
-    return not _FILES.search(text) and not _NOBODY.search(text) and ".." not in text
+    """Not a file such as `icon@2x.png`, nor the user of a repository's address."""
+    return not _FILES.search(text) and not text.startswith("git@")
 
 
 def _iban_chars(text: str) -> int:

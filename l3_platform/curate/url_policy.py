@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import pyarrow as pa
 
@@ -23,7 +23,8 @@ _TRACKING = re.compile(
 )
 _INDEX = re.compile(r"/(?:index|default)\.(?:html?|php|aspx?|jsp)$", re.IGNORECASE)
 _SESSION = re.compile(r";jsessionid=[^/?#]*", re.IGNORECASE)
-_SAFE = "/:@!$&'()*+,;=-._~"
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_SAFE = "/:@!$&'()*+,;=-._~%"
 
 # Second-level suffixes under which anyone registers: the common part of the public suffix list.
 _SECOND_LEVEL = frozenset(
@@ -81,7 +82,7 @@ def canonical_url(url: str) -> str:
         host = host if host.isascii() else host.encode("idna").decode()
     except UnicodeError:
         return url
-    path = quote(unquote(_SESSION.sub("", parts.path), errors="surrogateescape"), safe=_SAFE, errors="surrogateescape")
+    path = quote(_ESCAPE.sub(_unescaped, _SESSION.sub("", parts.path)), safe=_SAFE, errors="surrogatepass")
     path = _INDEX.sub("/", _without_dots(path)).rstrip("/") or "/"
     pairs = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape") if parts.query else []
     query = urlencode(sorted(pair for pair in pairs if not _TRACKING.fullmatch(pair[0])), errors="surrogateescape")
@@ -100,6 +101,12 @@ def registered_domain(host: str) -> str:
     if len(labels) <= 2 or labels[-1].isdigit():
         return host
     return ".".join(labels[-3:] if ".".join(labels[-2:]) in _SECOND_LEVEL else labels[-2:])
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """RFC 3986, section 6.2.2: only unreserved characters lose their escape, `%2F` is no path separator."""
+    char = chr(int(match.group(1), 16))
+    return char if char.isascii() and (char.isalnum() or char in "-._~") else match.group().upper()
 
 
 def _without_dots(path: str) -> str:

@@ -20,9 +20,7 @@ class TaskFailed(RuntimeError):
     """A shard could not be made; the message names it. Finished shards stay."""
 
 
-def run(
-    fn: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int, attempts: int, done: Callable[[str], None]
-) -> None:
+def run(fn: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int, attempts: int, done: Callable[[str], None]) -> None:
     """Call `fn` on every task, calling `done(name)` as each ends. Raises TaskFailed.
 
     A worker that dies (out of memory, SIGKILL) takes the pool with it: what was not finished runs again, up to

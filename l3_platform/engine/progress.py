@@ -41,9 +41,7 @@ def progress(label: str, total: float, *, every_seconds: float = 10.0) -> Iterat
             if sink is not None and now - last >= every_seconds:
                 last = now
                 left = (now - started) / max(done, 1e-9) * (total - done)
-                sink(
-                    f"{label}: {done:,.0f} of {total:,.0f} ({100 * done / max(total, 1e-9):.0f} %), about {left:.0f} s left"
-                )
+                sink(f"{label}: {done:,.0f} of {total:,.0f} ({100 * done / max(total, 1e-9):.0f} %), about {left:.0f} s left")
 
         yield advance
 

@@ -94,9 +94,7 @@ def shuffle(
     return map_shards(functools.partial(_reduce, reduce_fn, settings), numbered, out, settings)
 
 
-def _split(
-    map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]
-) -> None:
+def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]) -> None:
     url, task = item
     rows = map_fn(task)
     connection = connect(Engine())

@@ -39,7 +39,7 @@ _ROLES = {
 # Tags that must be closed to end: void elements and those that HTML closes by itself do not nest.
 _TAG = re.compile(
     r"<(/)?(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr|p|li|dt|dd|option|tr|td|th|tbody|thead|tfoot|path|use)\b)"
-    r"[a-z][^>]*(?<!/)>",
+    r"[a-z][^<>]*(?<!/)>",
     re.IGNORECASE,
 )
 _PARSABLE_DEPTH = 5000

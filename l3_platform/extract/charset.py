@@ -33,7 +33,7 @@ _WEB_NAMES = {
     "big5": "big5hkscs",
     "utf-7": "",
 }
-_CONTROLS = re.compile("[\x00-\\x08\\x0b\\x0e-\\x1f\ufffd]")
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b\\x0e-\\x1f\ufffd]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _LANGUAGE = re.compile(rb"""<html[^>]{0,300}?\slang\s*=\s*["']?([A-Za-z]{2})""", re.IGNORECASE)
 _CODE_PAGES = dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "ro", "sq"), "cp1250") | {"tr": "cp1254", "lt": "cp1257", "lv": "cp1257"}
@@ -121,8 +121,9 @@ def _undeclared(payload: bytes, names: list[str]) -> tuple[str, str]:
     multibyte = sum(1 for char in replaced if char > "\x7f") - broken
     if multibyte > 4 * broken:
         return _refuse_binary(replaced), "utf-8"
-    if _is_latin(payload):
-        name = _by_language(payload)
+    name = _by_language(payload)
+    if name or _is_latin(payload):
+        name = name or "cp1252"
         return _refuse_binary(payload.decode(name, "replace")), name
     name = _guess(payload) or next((name for name in names if name != "utf-8"), "cp1252")
     return _refuse_binary(payload.decode(name, "replace")), name
@@ -135,9 +136,9 @@ def _is_latin(payload: bytes) -> bool:
 
 
 def _by_language(payload: bytes) -> str:
-    """Windows code page of the language that the page names; Western where it names none."""
+    """Windows code page of the Central European, Baltic or Turkish language that the page names; else empty."""
     found = _LANGUAGE.search(payload[:META_BYTES])
-    return _CODE_PAGES.get(found.group(1).decode("ascii").lower(), "cp1252") if found else "cp1252"
+    return _CODE_PAGES.get(found.group(1).decode("ascii").lower(), "") if found else ""
 
 
 def _guess(payload: bytes) -> str:

@@ -14,6 +14,7 @@ from l3_platform.extract.blocks import Block, Container, Layout
 
 _CHROME_KINDS = frozenset({"nav", "aside", "footer", "header", "form", "chrome"})
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_PARTS = frozenset({"p", "li", "ul", "ol", "span", "tr", "blockquote", "figure", "table", "tbody"})  # never the whole of the content
 _PROSE_CHARS = 60  # shorter blocks are hardly ever prose
 _MAX_CHROME_SHARE = 0.4  # a container with more of the prose is content, whatever its name
 _COVERAGE = 0.9  # of the prose that the main container must hold
@@ -73,6 +74,8 @@ def _main_range(containers: list[Container], prose: list[int]) -> tuple[int, int
     total = sums[-1]
     best, best_size = (0, len(prose)), len(prose) + 1
     for box in containers:
+        if box.tag in _PARTS:
+            continue
         inside, size = sums[box.end] - sums[box.start], box.end - box.start
         named = box.tag in ("article", "main") or box.kind == "content"
         if inside >= (0.6 if named else _COVERAGE) * total and size <= best_size:

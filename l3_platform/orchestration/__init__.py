@@ -4,6 +4,4 @@ import warnings
 
 import dagster as dg
 
-warnings.filterwarnings(
-    "ignore", category=dg.BetaWarning
-)  # `backfill_policy`: used on purpose, pinned in constraints.txt
+warnings.filterwarnings("ignore", category=dg.BetaWarning)  # `backfill_policy`: used on purpose, pinned in constraints.txt

@@ -36,9 +36,7 @@ def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
     counts, seconds = manifest.counts, float(cost.get("seconds", 0.0))
     metadata: dict[str, Any] = {
         "dagster/row_count": manifest.rows,
-        "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, kind) for name, kind in manifest.columns.items()]
-        ),
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, kind) for name, kind in manifest.columns.items()]),
         "records in": counts.records_in,
         "kept": counts.kept,
         "dropped": sum(counts.dropped.values()),
@@ -54,10 +52,7 @@ def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
     reasons = {**counts.dropped, **({"quarantined": counts.failed} if counts.failed else {})}
     if reasons:
         metadata["drop reasons"] = dg.MetadataValue.table(
-            [
-                dg.TableRecord({"reason": reason, "records": count})
-                for reason, count in sorted(reasons.items(), key=_descending)
-            ]
+            [dg.TableRecord({"reason": reason, "records": count}) for reason, count in sorted(reasons.items(), key=_descending)]
         )
     for heading, table in extra.samples.items():
         metadata[heading] = dg.MetadataValue.md(markdown(table))
@@ -125,9 +120,7 @@ def bars(values: Mapping[str, float], title: str = "", unit: str = "records") ->
     """Horizontal bars, the largest on top, as PNG."""
     figure, axes = new_figure(height=0.6 + 0.28 * len(values))
     names = sorted(values, key=lambda name: values[name])
-    drawn = axes.barh(
-        names, [values[name] for name in names], color=["#2f6f9f" if name == "kept" else "#c9792b" for name in names]
-    )
+    drawn = axes.barh(names, [values[name] for name in names], color=["#2f6f9f" if name == "kept" else "#c9792b" for name in names])
     axes.bar_label(drawn, fmt="{:,.4g}", padding=3, fontsize=8)
     axes.set_xlabel(unit, fontsize=8)
     axes.set_title(title, fontsize=9)

@@ -25,7 +25,7 @@ from l3_platform.orchestration.instance import (
     spanning,
 )
 from l3_platform.orchestration.resources import OVERRIDES, PROFILE, WEB_URL
-from l3_platform.settings import Settings, load
+from l3_platform.settings import Settings, SettingsError, load
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ def run(profile: str, overrides: Sequence[str], select: str = "*") -> Outcome:
     if settings.mlflow.tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow.tracking_uri
         return _execute(snapshots, select)
-    with services.running_mlflow(root) as server:
-        if server is not None:
-            server.wait_ready()
+    with services.running_mlflow(root):  # it starts while the first stages run; Tracking waits for it when it is needed
         return _execute(snapshots, select)
 
 
@@ -80,12 +78,17 @@ def _execute(snapshots: Sequence[str], select: str) -> Outcome:
 
 
 def _selected(definitions: Any, select: str) -> list[Any] | None:
+    """Asset keys of a selection such as `group:mix` or `*annealed,evaluation`. Raises SettingsError."""
     import dagster as dg
 
     if select == "*":
         return None
     graph = definitions.resolve_asset_graph()
-    return sorted(dg.AssetSelection.from_string(select).resolve(graph))
+    try:
+        chosen = [dg.AssetSelection.from_string(part.strip()).resolve(graph) for part in select.split(",")]
+    except dg.DagsterError as error:
+        raise SettingsError(f"--select {select!r}: {error}; give asset names, *name for all before it, or group:name") from None
+    return sorted(set().union(*chosen))
 
 
 def _errors(result: Any) -> list[str]:
@@ -122,7 +125,7 @@ def serve(profile: str, overrides: Sequence[str], port: int, mlflow_port: int) -
                     service.wait_ready()
             print(f"Dagster  {web.url}\nMLflow   {os.environ['MLFLOW_TRACKING_URI']}\nCtrl-C ends both.", flush=True)
             while not stop.wait(1.0):
-                if web.process is None or web.process.poll() is not None:
+                if web.ended():
                     raise services.ServiceError(f"Dagster ended; see {web.log}")
         finally:
             started = time.monotonic()

@@ -84,9 +84,7 @@ def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
         owner = run.tags.get(HEADLESS_TAG)
         if owner and not _lives(owner):
-            instance.report_run_failed(
-                run, "the process that ran it was killed; the next run resumes what it had finished"
-            )
+            instance.report_run_failed(run, "the process that ran it was killed; the next run resumes what it had finished")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended += 1
     return ended

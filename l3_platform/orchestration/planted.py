@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +22,12 @@ Page = tuple[str, str]  # snapshot, url
 Row = Mapping[str, Any]
 
 RECALL, FALSE_ALARMS = 0.95, 0.01
-ALL = {"url_version", "exact_duplicate", "broken"}  # kinds of which nothing may be missed
+EXACT = {"newer_version", "exact_duplicate", "broken"}  # kinds of which nothing may be missed
+STAGE_OF_KEPT = {"math": "documents", "near_duplicate": "duplicate_documents"}  # rows that no stage should touch: who might
 
 
 def check(stage: str) -> Check:
-    """`planted_cases` of a stage: recall by kind at least 95 % (100 % where the truth is exact), false alarms at most 1 %."""
+    """`planted_cases` of a stage: recall by kind at least 95 % (100 % where it is exact), false alarms at most 1 %."""
     return Check(
         "planted_cases",
         functools.partial(_judge, stage),
@@ -38,23 +39,27 @@ def _judge(stage: str, made: Made) -> Verdict:
     truth = _truth(made)
     if not truth:
         return Verdict(True, {"ledger": "none: only the demo crawl plants cases"})
-    rows = [row for row in truth if row["stage"] == stage]
+    rows = [row for row in truth if (row["stage"] or STAGE_OF_KEPT.get(row["kind"])) == stage]
     found = _FOUND[stage](made, rows)
     kinds: dict[str, list[bool]] = {}
     for row, caught in zip(rows, found.caught, strict=True):
         if row["expect"] != "any":
-            kinds.setdefault(row["kind"], []).append(caught)
+            kinds.setdefault(f"{row['kind']}, {row['expect']}", []).append(caught)
     recall = {kind: sum(caught) / len(caught) for kind, caught in sorted(kinds.items())}
     accused = found.accused - {(row["snapshot"], row["url"]) for row in truth}
     clean = max(found.clean, 1)
-    passed = all(value >= (1.0 if kind in ALL else RECALL) for kind, value in recall.items())
-    facts: dict[str, Any] = {
-        f"recall of {kind}": f"{value:.3f} of {len(kinds[kind])}" for kind, value in recall.items()
-    }
+    passed = all(value >= _bar(kind) for kind, value in recall.items())
+    facts: dict[str, Any] = {kind: f"{value:.3f} of {len(kinds[kind])}" for kind, value in recall.items()}
     facts["false alarms"] = f"{len(accused) / clean:.4f} of {clean:,} clean pages"
     if accused:
         facts["accused wrongly"] = ", ".join(sorted(url for _, url in accused)[:5])
     return Verdict(passed and len(accused) / clean <= FALSE_ALARMS, facts)
+
+
+def _bar(kind: str) -> float:
+    """What is to be dropped by an exact rule, or kept by any, allows no miss."""
+    name, _, expect = kind.partition(", ")
+    return 1.0 if name in EXACT or (name, expect) == ("near_duplicate", "keep") else RECALL
 
 
 class Found:
@@ -76,19 +81,17 @@ def _documents(made: Made) -> list[Dataset]:
     return [made.catalog.dataset("documents", partition) for partition in partitions]
 
 
-def _pages(made: Made, columns: str, *documents_columns: str) -> list[Row]:
+def _pages(made: Made, columns: str, *documents_columns: str) -> Sequence[Row]:
     """Sidecar values beside snapshot and url of their document."""
     pages = pa.concat_tables([one.read(["doc_id", "snapshot", "url", *documents_columns]) for one in _documents(made)])
     connection = connect_for_samples(d=pages, s=made.dataset.read())
-    return (
-        connection.sql(f"SELECT d.snapshot, d.url, {columns} FROM s JOIN d USING (doc_id)").to_arrow_table().to_pylist()
-    )
+    return connection.sql(f"SELECT d.snapshot, d.url, {columns} FROM s JOIN d USING (doc_id)").to_arrow_table().to_pylist()
 
 
-def _flagged(predicate: str) -> Callable[[Made, list[Row]], Found]:
+def _flagged(predicate: str) -> Callable[[Made, Sequence[Row]], Found]:
     """A stage whose sidecar flags a page where an SQL predicate over `s` holds; expect `keep` rows must not be flagged."""
 
-    def found(made: Made, rows: list[Row]) -> Found:
+    def found(made: Made, rows: Sequence[Row]) -> Found:
         pages = _pages(made, f"({predicate}) AS flagged")
         flagged = {(page["snapshot"], page["url"]) for page in pages if page["flagged"]}
         caught = [((row["snapshot"], row["url"]) in flagged) == (row["expect"] != "keep") for row in rows]
@@ -97,7 +100,7 @@ def _flagged(predicate: str) -> Callable[[Made, list[Row]], Found]:
     return found
 
 
-def _extracted(made: Made, rows: list[Row]) -> Found:
+def _extracted(made: Made, rows: Sequence[Row]) -> Found:
     """documents: broken records in quarantine at their offset, noise dropped, text of maths and odd charsets there."""
     lost = made.dataset.quarantine().to_pylist()
     places = {(row["file"], row["offset"]) for row in lost if row["reason"]}
@@ -128,15 +131,13 @@ def _plain(text: str) -> str:
     return "".join(text.split())
 
 
-def _identified(made: Made, rows: list[Row]) -> Found:
+def _identified(made: Made, rows: Sequence[Row]) -> Found:
     languages = {(page["snapshot"], page["url"]): page["language"] for page in _pages(made, "s.language")}
     foreign = {page for page, language in languages.items() if language not in ("en", "und")}
-    return Found(
-        (languages.get((row["snapshot"], row["url"])) == row["detail"] for row in rows), foreign, len(languages)
-    )
+    return Found((languages.get((row["snapshot"], row["url"])) == row["detail"] for row in rows), foreign, len(languages))
 
 
-def _lines(made: Made, rows: list[Row]) -> Found:
+def _lines(made: Made, rows: Sequence[Row]) -> Found:
     """repeated_lines: the planted line is among those removed from its page."""
     removed: dict[Page, set[str]] = {}
     pages = _pages(made, "s.removed_lines, d.text", "text")
@@ -148,11 +149,35 @@ def _lines(made: Made, rows: list[Row]) -> Found:
     return Found(caught, set(), len(pages))
 
 
-_FOUND: dict[str, Callable[[Made, list[Row]], Found]] = {
+def _repetitive_or_dirty(made: Made, rows: Sequence[Row]) -> Found:
+    limits = made.settings.heuristics
+    return _flagged(
+        f"s.dup_ngram_max > {limits.dup_ngram_max} OR s.dup_line_char_fraction > {limits.dup_line_max} "
+        f"OR s.dirty_words > {limits.dirty_words_max}"
+    )(made, rows)
+
+
+def _masked(made: Made) -> Verdict:
+    """None of the personal data that were planted stands in the text that is trained on."""
+    planted = {(row["snapshot"], row["url"]): row["detail"] for row in _truth(made) if row["stage"] == "pii"}
+    left, looked_for = [], 0
+    for page in made.dataset.read(["snapshot", "url", "text"]).to_pylist():
+        for value in _parts(planted.get((page["snapshot"], page["url"]), "")):
+            looked_for += 1
+            left += [value] if value in page["text"] else []
+    share = len(left) / max(looked_for, 1)
+    return Verdict(
+        share <= 1 - RECALL, {"planted values": looked_for, "left in the text": len(left), "such as": ", ".join(left[:3])}
+    )
+
+
+MASKED = Check("personal_data_is_masked", _masked, description="planted personal data in the text that is trained on")
+
+_FOUND: dict[str, Callable[[Made, Sequence[Row]], Found]] = {
     "documents": _extracted,
     "url_policy": _flagged("s.blocked_by IS NOT NULL"),
     "languages": _identified,
-    "text_heuristics": _flagged("s.dup_ngram_max > 0.35 OR s.dirty_words > 0.01"),
+    "text_heuristics": _repetitive_or_dirty,
     "pii": _flagged("s.emails + s.phones + s.ips + s.ibans + s.cards > 0"),
     "url_versions": _flagged("NOT s.newest"),
     "duplicate_documents": _flagged("s.representative = false"),

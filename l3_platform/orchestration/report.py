@@ -76,9 +76,7 @@ def collect(profile: str, overrides: Sequence[str]) -> Report:
 
 
 def _asset(catalog: Catalog, stage: str) -> AssetReport:
-    found: dict[str, Dataset | None] = {
-        partition: catalog.find(stage, partition) for partition in catalog.partitions(stage)
-    }
+    found: dict[str, Dataset | None] = {partition: catalog.find(stage, partition) for partition in catalog.partitions(stage)}
     datasets = [dataset for dataset in found.values() if dataset is not None]
     if len(datasets) < len(found):
         return AssetReport(stage, materialized=False)
@@ -160,8 +158,7 @@ def _funnel(report: Report) -> Table:
             asset.name,
             *(f"{number:,}" for number in numbers),
             f"{asset.bytes / 1e6:.1f}",
-            ", ".join(f"{reason} {count:,}" for reason, count in largest)
-            + ("" if asset.balanced else "  DOES NOT BALANCE"),
+            ", ".join(f"{reason} {count:,}" for reason, count in largest) + ("" if asset.balanced else "  DOES NOT BALANCE"),
         )
     return table
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from l3_platform import settings as settings_module
 from l3_platform.crawl import sources
 from l3_platform.lineage import Catalog
+from l3_platform.orchestration.services import wait_until_up
 from l3_platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ PROFILE, OVERRIDES, TRACKING_URI, WEB_URL = "L3_PROFILE", "L3_SET", "MLFLOW_TRAC
 class Platform(dg.ConfigurableResource):
     """One tree of settings. Recorded with each run, so a run says what it was made with."""
 
-    profile: str = Field(
-        default_factory=lambda: os.environ.get(PROFILE, "demo"), description="A file of l3_platform/profiles."
-    )
+    profile: str = Field(default_factory=lambda: os.environ.get(PROFILE, "demo"), description="A file of l3_platform/profiles.")
     overrides: list[str] = Field(
         default_factory=lambda: json.loads(os.environ.get(OVERRIDES, "[]")),
         description="`section.key=value`, over the profile.",
@@ -51,9 +50,7 @@ class Tracking(dg.ConfigurableResource):
     A server that does not answer costs a warning, never a run.
     """
 
-    uri: str = Field(
-        default_factory=lambda: os.environ.get(TRACKING_URI, ""), description="Empty: metrics stay on disk only."
-    )
+    uri: str = Field(default_factory=lambda: os.environ.get(TRACKING_URI, ""), description="Empty: metrics stay on disk only.")
     experiment: str = "l3"
 
     @cached_property
@@ -62,6 +59,8 @@ class Tracking(dg.ConfigurableResource):
 
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        if self.uri.startswith("http://127.0.0.1"):
+            wait_until_up(f"{self.uri}/health", seconds=30.0)  # it may still be starting
         return MlflowClient(tracking_uri=self.uri)
 
     def start_run(self, context: dg.AssetExecutionContext, name: str, tags: Mapping[str, Any], parent: str = "") -> str:
@@ -74,9 +73,7 @@ class Tracking(dg.ConfigurableResource):
         if parent:
             tags["mlflow.parentRunId"] = parent
         try:
-            return self.client.create_run(
-                self.experiment_id, tags={key: str(tag) for key, tag in tags.items()}
-            ).info.run_id
+            return self.client.create_run(self.experiment_id, tags={key: str(tag) for key, tag in tags.items()}).info.run_id
         except Exception as error:
             context.log.warning(f"MLflow at {self.uri} does not answer ({error}); metrics stay in the dataset's folder")
             return ""
@@ -99,6 +96,4 @@ class Tracking(dg.ConfigurableResource):
             try:
                 self.client.set_terminated(run_id, status)
             except Exception as error:
-                context.log.warning(
-                    f"MLflow at {self.uri} does not answer ({error}); run {run_id} keeps status RUNNING there"
-                )
+                context.log.warning(f"MLflow at {self.uri} does not answer ({error}); run {run_id} keeps status RUNNING there")

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,15 +54,14 @@ class Service:
 
     def wait_ready(self, seconds: float = 60.0) -> None:
         """Raises ServiceError when the server ends or does not answer in time."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.process is None or self.process.poll() is not None:
-                raise ServiceError(f"{self.name} ended while starting; the end of {self.log}:\n{_tail(self.log)}")
-            with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                urllib.request.urlopen(self.url + self.health, timeout=2).read()
-                return
-            time.sleep(0.2)
+        if wait_until_up(self.url + self.health, seconds, unless=self.ended):
+            return
+        if self.ended():
+            raise ServiceError(f"{self.name} ended while starting; the end of {self.log}:\n{_tail(self.log)}")
         raise ServiceError(f"{self.name} did not answer on {self.url} within {seconds:.0f} s; see {self.log}")
+
+    def ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
 
     def stop(self, grace_seconds: float = 15.0) -> None:
         if self.process is None:
@@ -76,6 +75,17 @@ class Service:
                 one.kill()
         self.process.wait()
         self.process = None
+
+
+def wait_until_up(address: str, seconds: float, unless: Callable[[], bool] = lambda: False) -> bool:
+    """Whether something answers there within the time; gives up at once when `unless` turns true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not unless():
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            urllib.request.urlopen(address, timeout=2).read()
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -106,12 +116,7 @@ def refuse_used_port(name: str, port: int) -> None:
 def _listener(port: int) -> str:
     with contextlib.suppress(psutil.AccessDenied):
         for connection in psutil.net_connections("tcp"):
-            if (
-                connection.laddr
-                and connection.laddr.port == port
-                and connection.status == psutil.CONN_LISTEN
-                and connection.pid
-            ):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN and connection.pid:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return ""
 

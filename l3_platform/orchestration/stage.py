@@ -5,7 +5,7 @@ An asset module says what is particular to it, the function that builds one data
     @stage_asset(group="clean", kinds={"html"}, checks=[...])
     def documents(build: Build) -> Built:
         \"\"\"Becomes the description.\"\"\"
-        return map_shards(..., build.out, build.settings.engine)
+        return map_shards(..., build.out, build.settings.engine), {}
 
 Everything that all assets share happens here, once.
 """
@@ -29,7 +29,7 @@ from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Lock, Writer, files
 from l3_platform.store.dataset import read_table
 
-Built = Sequence[str] | tuple[Sequence[str], Mapping[str, Any]]
+Built = tuple[Sequence[str], Mapping[str, Any]]  # names of the shards, and what is worth knowing of them in numbers
 OWNERS = ["team:data-platform"]
 
 
@@ -127,12 +127,12 @@ def stage_asset(
             partitions = list(context.partition_keys) if stage.by_snapshot else [EVERYTHING]
             with report_to(context.log.info):
                 made = [_made(context, catalog, tracking, stage.name, partition, body) for partition in partitions]
-            for one in made:
-                metadata = card(one, show(one) if show else Card(), tracking)
-                if stage.by_snapshot:
-                    context.add_asset_metadata(metadata, partition_key=one.partition)
+            cards = {one.partition: card(one, show(one) if show else Card(), tracking) for one in made}
+            if stage.by_snapshot:
+                for partition, metadata in cards.items():
+                    context.add_asset_metadata(metadata, partition_key=partition)
             return dg.MaterializeResult(
-                metadata={} if stage.by_snapshot else metadata,
+                metadata=cards.get(EVERYTHING),
                 data_version=dg.DataVersion("+".join(one.dataset.digest for one in made)),
                 check_results=[_judge(check, made) for check in all_checks],
             )
@@ -199,8 +199,7 @@ def _build(
 ) -> Dataset:
     started = time.monotonic()
     build = Build(context, catalog, tracking, partition, inputs, out)
-    built = body(build)
-    names, metrics = built if isinstance(built, tuple) else (built, {})
+    names, metrics = body(build)
     cost = {
         "seconds": round(time.monotonic() - started, 3),
         "workers": verbs.workers(catalog.settings.engine),

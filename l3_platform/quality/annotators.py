@@ -95,9 +95,7 @@ def read_labels(path: str) -> tuple[str, dict[str, bool]]:
     columns = set(rows.fieldnames or ())
     key = next((name for name in ("doc_id", "url") if name in columns), None)
     if key is None or "label" not in columns:
-        raise LabelsError(
-            f"quality.labels: {path} has columns {sorted(columns)}; it needs `url` or `doc_id`, and `label`"
-        )
+        raise LabelsError(f"quality.labels: {path} has columns {sorted(columns)}; it needs `url` or `doc_id`, and `label`")
     values = {"1": True, "0": False, "true": True, "false": False}
     labels: dict[str, bool] = {}
     for line, row in enumerate(rows, start=2):

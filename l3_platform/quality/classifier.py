@@ -25,9 +25,7 @@ from l3_platform.store import Dataset, Shard, Writer, files
 MODEL_FILE = "quality.bin"
 FOLDS = 3
 SAMPLE = pa.schema([("doc_id", pa.uuid()), ("label", pa.bool_()), ("order", pa.uint64()), ("text", pa.string())])
-SCHEMA = pa.schema(
-    [("doc_id", pa.uuid()), ("label", pa.bool_()), ("fold", pa.int8()), ("held_out_score", pa.float32())]
-)
+SCHEMA = pa.schema([("doc_id", pa.uuid()), ("label", pa.bool_()), ("fold", pa.int8()), ("held_out_score", pa.float32())])
 
 
 def build_quality_classifier(
@@ -46,9 +44,7 @@ def build_quality_classifier(
     quality = settings.quality
     if quality.model:
         if not files.exists(quality.model):
-            raise LabelsError(
-                f"quality.model: there is no file {quality.model}; give a fastText model, or leave it out"
-            )
+            raise LabelsError(f"quality.model: there is no file {quality.model}; give a fastText model, or leave it out")
         names = map_shards(given_model, {"model": quality.model}, out, settings.engine)
         return names, {"labels": "a given model", "simulated": False}
     beside = aligned(documents, url_versions=url_versions, duplicate_documents=duplicate_documents)
@@ -67,7 +63,7 @@ def build_quality_classifier(
         "simulated": labeller.simulated,
         "referenced": int(truth.sum()),
         "other": int((~truth).sum()),
-        "auc": round(roc_auc(truth, scores), 4),
+        "roc_auc": round(roc_auc(truth, scores), 4),
     }
 
 
@@ -84,13 +80,13 @@ def sample(shards: Beside, labeller: Annotator, quota: int) -> Output:
     table = table.filter(pc.field("newest") & pc.field("representative"))
     order = [xxhash.xxh3_64_intdigest(doc_id.bytes) for doc_id in table["doc_id"].to_pylist()]
     table = table.append_column("order", pa.array(order, pa.uint64())).append_column("label", labeller.label(table))
-    chosen = _smallest(table, quota)
+    chosen = smallest(table, quota)
     texts = pa.array([fasttext_model.prepared(text or "") for text in chosen["text"].to_pylist()], pa.string())
     chosen = pa.table([chosen["doc_id"], chosen["label"], chosen["order"], texts], schema=SAMPLE)
     return Output.annotated(chosen.filter(pc.field("text") != ""))
 
 
-def _smallest(table: pa.Table, quota: int) -> pa.Table:
+def smallest(table: pa.Table, quota: int) -> pa.Table:
     """Of each label the `quota` rows with the smallest `order`, in that order."""
     sides = [table.filter(pc.field("label") == value).sort_by("order").slice(0, quota) for value in (True, False)]
     return pa.concat_tables(sides).sort_by("order")
@@ -108,7 +104,7 @@ def enough(labels: pa.ChunkedArray, labeller: Annotator) -> None:
 
 def fit(samples: Dataset, quality: Quality) -> Output:
     """The model over the whole sample, and for each fold the scores of a model that has not seen it."""
-    chosen = _smallest(samples.read(), quality.sample_documents // 2)
+    chosen = smallest(samples.read(), quality.sample_documents // 2)
     texts, labels = chosen["text"].to_pylist(), chosen["label"].to_numpy()
     folds = _folds(labels)
     train = functools.partial(fasttext_model.train, dim=quality.dim, epochs=quality.epochs)

@@ -24,9 +24,7 @@ from l3_platform.engine import Output, map_shards
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Writer
 
-SCHEMA = pa.schema(
-    [("doc_id", pa.uuid()), ("topic", pa.string()), ("topic_score", pa.float32()), ("domain_group", pa.string())]
-)
+SCHEMA = pa.schema([("doc_id", pa.uuid()), ("topic", pa.string()), ("topic_score", pa.float32()), ("domain_group", pa.string())])
 GROUPS = ("general", "math", "code", "multilingual")
 ENGLISH = ("en", "und")  # a text without a language (code, formulas) is no foreign one
 OTHER = "other"  # the topic of a document with too little evidence

@@ -1,11 +1,15 @@
 """fastText behind two functions: examples to the bytes of a model, a model to probabilities. Same bytes on every run.
 
-fastText 0.9.3 reads and writes local files only, trains repeatably on one thread, predicts on lists of texts only, and
-fails without word n-grams or subwords.
+fastText 0.9.3 reads and writes local files only, trains repeatably only on one thread of a fresh process
+(`fasttext_process`), predicts on lists of texts only, and fails without word n-grams or subwords.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l3_platform.dedup.shingles import words
+from l3_platform.quality import fasttext_process
 
 GOOD, OTHER = "__label__referenced", "__label__other"
 MAX_WORDS = 1000  # of a text, from its start
@@ -27,27 +32,32 @@ def prepared(text: str) -> str:
 
 
 def train(texts: Sequence[str], labels: Sequence[bool], *, dim: int, epochs: int) -> bytes:
-    """A supervised model of prepared texts, in fastText's binary format; under 10 MB at 16 dimensions."""
-    import fasttext
+    """A supervised model of prepared texts, in fastText's binary format; under 10 MB at 16 dimensions.
 
+    Raises RuntimeError with fastText's own words when it fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        examples, model_file = Path(folder, "examples.txt"), Path(folder, "model.bin")
+        examples, model = Path(folder, "examples.txt"), Path(folder, "model.bin")
         lines = [f"{GOOD if label else OTHER} {text}\n" for text, label in zip(texts, labels, strict=True)]
         examples.write_text("".join(lines), encoding="utf-8")
-        model = fasttext.train_supervised(
-            input=str(examples),
-            dim=dim,
-            epoch=epochs,
-            lr=0.5,
-            wordNgrams=2,
-            bucket=50_000,
-            minCount=1 + len(texts) // 1000,  # bounds the vocabulary, and so the file
-            thread=1,
-            seed=1,
-            verbose=0,
-        )
-        model.save_model(str(model_file))
-        return model_file.read_bytes()
+        arguments = {
+            "model": str(model),
+            "input": str(examples),
+            "dim": dim,
+            "epoch": epochs,
+            "lr": 0.5,
+            "wordNgrams": 2,
+            "bucket": 50_000,
+            "minCount": 1 + len(texts) // 1000,  # bounds the vocabulary, and so the file
+            "seed": 1,
+        }
+        command = [sys.executable, "-I", fasttext_process.__file__, json.dumps(arguments)]
+        # glibc then takes the matrix from the kernel, as zeros, and never from memory that was freed before.
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"fastText could not train on {len(texts):,} texts: {done.stderr.strip()[-500:]}")
+        return model.read_bytes()
 
 
 def load(model: bytes) -> Any:

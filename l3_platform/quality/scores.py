@@ -32,9 +32,7 @@ def build_quality_scores(
     """Score every document, then place each score among the corpus's deciles; their edges are in the metrics."""
     beside = aligned(documents)
     model = quality_classifier[0].file(MODEL_FILE)
-    scored = step(
-        out, "scores", lambda writer: map_actors(functools.partial(Scorer, model), beside, writer, settings.engine)
-    )
+    scored = step(out, "scores", lambda writer: map_actors(functools.partial(Scorer, model), beside, writer, settings.engine))
     edges = decile_edges([shard.read(["score"])["score"].to_numpy() for shard in scored.shards])
     shards = {shard.name: shard for shard in scored.shards}
     names = map_shards(functools.partial(with_buckets, edges=edges), shards, out, settings.engine)
@@ -55,9 +53,7 @@ class Scorer:
         batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
         scores = [fasttext_model.probabilities(self.model, batch) for batch in batches]
         column = pa.array(np.concatenate([np.zeros(0, np.float32), *scores]))
-        return Output.annotated(
-            pa.table([table["doc_id"], column, pa.repeat(self.version, len(column))], schema=SCORES)
-        )
+        return Output.annotated(pa.table([table["doc_id"], column, pa.repeat(self.version, len(column))], schema=SCORES))
 
 
 def decile_edges(parts: Sequence[npt.NDArray[np.float32]]) -> list[float]:
@@ -78,6 +74,4 @@ def _log_odds(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 def with_buckets(shard: Shard, edges: Sequence[float]) -> Output:
     table = shard.read()
     bucket = np.searchsorted(np.array(edges), table["score"].to_numpy()).astype(np.int8)
-    return Output.annotated(
-        pa.table([table["doc_id"], table["score"], pa.array(bucket), table["model"]], schema=SCHEMA)
-    )
+    return Output.annotated(pa.table([table["doc_id"], table["score"], pa.array(bucket), table["model"]], schema=SCHEMA))

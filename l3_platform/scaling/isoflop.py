@@ -63,8 +63,7 @@ def _point(budget: float, layers: int, settings: Settings, vocab_size: int, avai
         reason = f"{tokens:,} tokens are fewer than scaling.min_tokens {scaling.min_tokens:,}"
     elif tokens > scaling.max_epochs * available:
         reason = (
-            f"{tokens:,} tokens would repeat the {available:,} at hand more than scaling.max_epochs "
-            f"{scaling.max_epochs:g} times"
+            f"{tokens:,} tokens would repeat the {available:,} at hand more than scaling.max_epochs {scaling.max_epochs:g} times"
         )
     return Point(f"flops-{budget:.3e}-layers-{layers:03d}", budget, model, params, tokens, reason)
 

@@ -91,9 +91,7 @@ def fit_isoflop(runs: pa.Table, seed: int = 0) -> ScalingLaw:
         return _fallback(minima, usable, [*notes, f"{len(usable)} of {len(minima)} budgets have a usable minimum"])
     exponent, intercept = _line([m.budget for m in usable], [m.tokens for m in usable])
     if not 0.0 < exponent < 1.0:
-        problem = (
-            f"the minima give tokens = C^{exponent:.2f}, which would shrink the model or the data as compute grows"
-        )
+        problem = f"the minima give tokens = C^{exponent:.2f}, which would shrink the model or the data as compute grows"
         return _fallback(minima, usable[-1:], [*notes, problem])
     if len(usable) == 2:
         notes.append("only two usable budgets: the line goes through both, and nothing measures how well it fits")

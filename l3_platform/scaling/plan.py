@@ -46,9 +46,7 @@ def training_plan(law: ScalingLaw, settings: Settings, vocab_size: int, train_to
     """
     budget = settings.train.budget_flops
     optimal_tokens, optimal_parameters = law.at(budget)
-    model = (
-        _preset(settings, vocab_size) if settings.model.preset else _nearest(optimal_parameters, settings, vocab_size)
-    )
+    model = _preset(settings, vocab_size) if settings.model.preset else _nearest(optimal_parameters, settings, vocab_size)
     count = parameters(model)
     sequence = max(stage.seq_len for stage in settings.train.ramp)
     total_tokens = int(budget / (6.0 * count)) // sequence * sequence
@@ -103,9 +101,7 @@ def _notes(plan: TrainingPlan, law: ScalingLaw, settings: Settings) -> list[str]
         notes.append(f"the law is a fallback: {law.notes[-1]}")
     interval = law.interval(plan.budget)
     if interval:
-        notes.append(
-            f"optimal tokens {plan.optimal_tokens:.3g}, 95 % of resamples {interval[0]:.3g} to {interval[1]:.3g}"
-        )
+        notes.append(f"optimal tokens {plan.optimal_tokens:.3g}, 95 % of resamples {interval[0]:.3g} to {interval[1]:.3g}")
     largest = max((minimum.budget for minimum in law.usable), default=0.0)
     if largest and plan.budget > FAR * largest:
         notes.append(f"the budget is {plan.budget / largest:,.0f} times that of the largest run that the law rests on")

@@ -18,9 +18,7 @@ def log_points(table: pa.Table, client: MlflowClient, parent_run_id: str, experi
     from mlflow.entities import Metric, Param
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-    children = client.search_runs(
-        [experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_run_id}'", max_results=5000
-    )
+    children = client.search_runs([experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_run_id}'", max_results=5000)
     logged = {child.data.params.get("point", ""): child.info.run_id for child in children}
     for row in table.to_pylist():
         if row["point"] in logged:

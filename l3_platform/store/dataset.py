@@ -135,9 +135,7 @@ class Dataset:
         try:
             return cls(folder, Manifest.model_validate_json(content))
         except ValueError as error:
-            raise files.StoreError(
-                f"{url}: not a manifest ({error}); delete the folder and materialize it again"
-            ) from None
+            raise files.StoreError(f"{url}: not a manifest ({error}); delete the folder and materialize it again") from None
 
     @property
     def digest(self) -> str:
@@ -155,9 +153,7 @@ class Dataset:
         return pa.concat_tables([shard.read(columns) for shard in self.shards])
 
     def quarantine(self) -> pa.Table:
-        urls = [
-            files.join(self.folder, account.quarantine.name) for account in self.manifest.shards if account.quarantine
-        ]
+        urls = [files.join(self.folder, account.quarantine.name) for account in self.manifest.shards if account.quarantine]
         return pa.concat_tables([QUARANTINE_SCHEMA.empty_table(), *(read_table(url) for url in urls)])
 
     @property
@@ -208,11 +204,7 @@ class Writer:
 
     def finished(self) -> set[str]:
         """Names of shards that need not be made again."""
-        return {
-            name.removesuffix(".json")
-            for name in files.names(files.join(self.folder, "accounts"))
-            if name.endswith(".json")
-        }
+        return {name.removesuffix(".json") for name in files.names(files.join(self.folder, "accounts")) if name.endswith(".json")}
 
     def put(self, shard: str, output: Output) -> None:
         """Write a shard, its quarantine and files, then its account: the account makes it finished. Raises Unbalanced."""
@@ -222,9 +214,7 @@ class Writer:
             rows=output.table.num_rows,
             counts=output.counts,
             quarantine=self._quarantine(shard, output.quarantine),
-            files=tuple(
-                self._entry(f"files/{name}", f"files/{name}", data) for name, data in sorted(output.files.items())
-            ),
+            files=tuple(self._entry(f"files/{name}", f"files/{name}", data) for name, data in sorted(output.files.items())),
         )
         files.write(files.join(self.folder, "accounts", f"{shard}.json"), account.model_dump_json().encode())
 
@@ -261,9 +251,7 @@ class Writer:
             try:
                 accounts.append(ShardAccount.model_validate_json(files.read(url)))
             except FileNotFoundError:
-                raise files.StoreError(
-                    f"{self.asset}/{self.partition}: shard {shard} is not finished, nothing committed"
-                ) from None
+                raise files.StoreError(f"{self.asset}/{self.partition}: shard {shard} is not finished, nothing committed") from None
         manifest = Manifest(
             asset=self.asset,
             partition=self.partition,

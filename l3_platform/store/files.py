@@ -22,9 +22,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise StoreError(
-            f"{url}: {error}; install the extra for this storage, such as `pip install l3-platform[s3]`"
-        ) from None
+        raise StoreError(f"{url}: {error}; install the extra for this storage, such as `pip install l3-platform[s3]`") from None
     except ValueError as error:
         raise StoreError(f"{url}: {error}") from None
 

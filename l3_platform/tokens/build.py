@@ -88,4 +88,7 @@ class Vocabulary:
 def vocabulary(tokenizer: Dataset) -> Vocabulary:
     """What a model must know of a tokenizer: size and the two ids that end and begin documents."""
     opened = open_tokenizer(tokenizer.file(TOKENIZER))
-    return Vocabulary(opened.get_vocab_size(), opened.token_to_id(BEGIN_OF_TEXT), opened.token_to_id(END_OF_TEXT))
+    bos_id, eos_id = opened.token_to_id(BEGIN_OF_TEXT), opened.token_to_id(END_OF_TEXT)
+    if bos_id is None or eos_id is None:
+        raise ValueError(f"{tokenizer.folder}: the tokenizer lacks {BEGIN_OF_TEXT} or {END_OF_TEXT}; materialize tokenizer again")
+    return Vocabulary(opened.get_vocab_size(), bos_id, eos_id)

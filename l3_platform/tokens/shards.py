@@ -121,9 +121,7 @@ def stream_urls(shards: Dataset, split: str) -> dict[str, list[str]]:
 
 def totals(index: pa.Table) -> pa.Table:
     """Documents, tokens and bytes of an index by split and domain_group, sorted."""
-    grouped = index.group_by(["split", "domain_group"]).aggregate(
-        [("tokens", "count"), ("tokens", "sum"), ("bytes", "sum")]
-    )
+    grouped = index.group_by(["split", "domain_group"]).aggregate([("tokens", "count"), ("tokens", "sum"), ("bytes", "sum")])
     names = {"tokens_count": "documents", "tokens_sum": "tokens", "bytes_sum": "bytes"}
     renamed = grouped.rename_columns([names.get(name, name) for name in grouped.column_names])
     return renamed.select(["split", "domain_group", *names.values()]).sort_by(

@@ -16,9 +16,7 @@ def held_out(doc_ids: pa.ChunkedArray, share: float) -> np.ndarray:
     return _uniform(doc_ids, salt=b"held out") < share
 
 
-def tokenizer_texts(
-    tables: Iterable[pa.Table], total_bytes: int, sample_bytes: int, held_out_share: float
-) -> Iterator[str]:
+def tokenizer_texts(tables: Iterable[pa.Table], total_bytes: int, sample_bytes: int, held_out_share: float) -> Iterator[str]:
     """Texts that the tokenizer learns from: about `sample_bytes` of `total_bytes`, spread evenly over all tables.
 
     Held-out documents are never among them: a vocabulary that has seen them would flatter bits per byte. `tables` hold

@@ -135,9 +135,7 @@ _RATIOS = {
     "bytes_per_token": ("bytes", "tokens"),
     "fertility": ("tokens", "words"),
 }
-_EFFICIENCY = pa.schema(
-    [("domain_group", pa.string()), *((n, pa.int64()) for n in _COUNTS), *((n, pa.float64()) for n in _RATIOS)]
-)
+_EFFICIENCY = pa.schema([("domain_group", pa.string()), *((n, pa.int64()) for n in _COUNTS), *((n, pa.float64()) for n in _RATIOS)])
 
 
 def _measure(tokenizer: BPE, domain: str, texts: list[str]) -> dict:

@@ -1,7 +1,7 @@
 """One rank: `python -m l3_platform.train --job job.json`, run by torchrun, or by hand as a single process.
 
 Exit codes: 0 finished; 143 stopped on request (SIGTERM or SIGINT) after its step and, where it fitted, a checkpoint; 1
-failed. `status.json` in the job's folder says which, in words; a rank that is killed leaves none.
+failed. `status.json` beside the logs says which, in words; a rank that is killed leaves none.
 """
 
 from __future__ import annotations
@@ -82,7 +82,10 @@ def _print_row(row: dict[str, float]) -> None:
 
 def _end(job: TrainJob, state: str, message: str, code: int) -> int:
     print(f"{state}: {message}")
-    write_text(Path(job.folder) / STATUS_FILE, json.dumps({"state": state, "message": message}) + "\n")
+    write_text(
+        Path(os.environ.get("L3_LOG_DIR", job.folder)) / STATUS_FILE,
+        json.dumps({"state": state, "message": message}) + "\n",
+    )
     return code
 
 

@@ -14,6 +14,7 @@ import re
 import shutil
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from l3_platform.train.job import TrainingError, write_text
 from l3_platform.train.ranks import Ranks
 
 log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process is meant
 
 _NAME = re.compile(r"step-(\d{8,})")
 

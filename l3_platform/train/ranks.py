@@ -59,9 +59,8 @@ def ranks(needs_group: bool = False) -> Iterator[Ranks]:
         if size > 1:
             torch.distributed.init_process_group(backend)
         else:
-            from torch.distributed.distributed_c10d import HashStore
-
-            torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+            store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+            torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
         made = True
     yield Ranks(rank, size, device)
     if made:

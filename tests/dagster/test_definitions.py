@@ -25,9 +25,7 @@ def loaded() -> dict:
         "import jobs.definitions; jobs.definitions.definitions().resolve_all_job_defs()\n"
         "import json, sys; print(json.dumps({'seconds': time.perf_counter() - start, 'modules': list(sys.modules)}))"
     )
-    return json.loads(
-        subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
-    )
+    return json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout)
 
 
 def test_the_graph_has_every_stage_and_nothing_else(graph):

@@ -29,9 +29,7 @@ def keyed(number: int) -> pa.Table:
 
 
 def sums(connection) -> Output:
-    table = connection.sql(
-        "SELECT key, sum(value)::BIGINT AS total, list(value) AS parts FROM rows GROUP BY key ORDER BY key"
-    )
+    table = connection.sql("SELECT key, sum(value)::BIGINT AS total, list(value) AS parts FROM rows GROUP BY key ORDER BY key")
     return Output(table.to_arrow_table(), Counts.annotated(connection.sql("FROM rows").count("*").fetchall()[0][0]))
 
 

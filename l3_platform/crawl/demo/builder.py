@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from l3_platform.crawl.demo.harvest import articles
 from l3_platform.crawl.demo.maths import STYLES
 from l3_platform.crawl.demo.page import Article, Page, Truth, draw, pick
-from l3_platform.crawl.demo.render import Rendered, render
+from l3_platform.crawl.demo.render import Rendered, render, visible_text
 from l3_platform.crawl.demo.templates import MATHJAX, Placed, place, wrap
 from l3_platform.crawl.sources import CrawlError
 
@@ -17,6 +17,7 @@ SNAPSHOTS = ("demo-1", "demo-2")
 SYNTHETIC = '<meta name="synthetic" content="true">'
 _LOOKAHEAD = 400  # articles that a search passes over at most
 _RELATED = 6
+_MIN_WORDS = 110  # visible ones of an article
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,12 @@ class Builder:
             placed = place(article)
             if placed.url in self._used:
                 continue
-            self._used.add(placed.url)
             style = pick(STYLES, self.seed, "style", article.name)
-            return Draft(article, placed, render(article, style), style)
+            rendered = render(article, style)
+            if len(visible_text(rendered.html).split()) < _MIN_WORDS:  # its text was directives, such as lists of links
+                continue
+            self._used.add(placed.url)
+            return Draft(article, placed, rendered, style)
         raise CrawlError(
             f"demo crawl: the installed packages hold text for about {len(self._used):,} pages only; lower crawl.demo_pages"
         )

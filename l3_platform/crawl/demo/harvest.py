@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 import sysconfig
 import warnings
@@ -23,8 +24,8 @@ from l3_platform.crawl.demo.page import Article, draw
 MIN_CHARS, MAX_CHARS = 1_200, 7_000  # of a page's source text
 _MAX_FILE = 900_000  # bytes; larger files are generated
 _MIN_DOCUMENTED = 0.3  # share of a file inside triple quotes
-_SKIPPED = re.compile(
-    r"(^|/)(tests?|testing|_vendor|vendored|externals|site-packages|idlelib|lib2to3|turtledemo|encodings|conftest\.py|store/db_migrations)(/|$)"
+_SKIPPED = frozenset(
+    "test tests testing _vendor vendored externals site-packages idlelib lib2to3 turtledemo encodings db_migrations migrations benchmarks".split()
 )
 _UNFILLED = re.compile(r"%\(\w+\)s|(?<![\w}^_\]|'\"])\{[a-z_]{3,}\}")  # docstrings that are templates for others
 
@@ -41,25 +42,25 @@ class Collection:
 
 
 COLLECTIONS = (
-    Collection("numpy", "numpy", "numpy", "docstrings", 6),
-    Collection("scipy", "scipy", "scipy", "docstrings", 9),
-    Collection("scikit-learn", "scikit-learn", "sklearn", "docstrings", 9),
-    Collection("pandas", "pandas", "pandas", "docstrings", 8),
-    Collection("networkx", "networkx", "networkx", "docstrings", 8),
-    Collection("sympy", "sympy", "sympy", "docstrings", 9),
-    Collection("torch", "torch", "torch", "docstrings", 8),
-    Collection("matplotlib", "matplotlib", "matplotlib", "docstrings", 5),
+    Collection("numpy", "numpy", "numpy", "docstrings", 5),
+    Collection("scipy", "scipy", "scipy", "docstrings", 11),
+    Collection("scikit-learn", "scikit-learn", "sklearn", "docstrings", 7),
+    Collection("pandas", "pandas", "pandas", "docstrings", 6),
+    Collection("networkx", "networkx", "networkx", "docstrings", 6),
+    Collection("sympy", "sympy", "sympy", "docstrings", 14),
+    Collection("torch", "torch", "torch", "docstrings", 10),
+    Collection("matplotlib", "matplotlib", "matplotlib", "docstrings", 4),
     Collection("sqlalchemy", "SQLAlchemy", "sqlalchemy", "docstrings", 7),
-    Collection("mlflow", "mlflow", "mlflow", "docstrings", 5),
-    Collection("dagster", "dagster", "dagster", "docstrings", 3),
-    Collection("mpmath", "mpmath", "mpmath", "docstrings", 2),
+    Collection("mlflow", "mlflow", "mlflow", "docstrings", 4),
+    Collection("dagster", "dagster", "dagster", "docstrings", 1),
+    Collection("mpmath", "mpmath", "mpmath", "docstrings", 1),
     Collection("hub", "huggingface_hub", "huggingface_hub", "docstrings", 2),
-    Collection("library", "", ".", "docstrings", 7),
-    Collection("reference", "", "pydoc_data", "topics", 4),
-    Collection("readmes", "", "", "readmes", 4),
-    Collection("code-library", "", ".", "code", 4),
-    Collection("code-mlflow", "mlflow", "mlflow", "code", 3),
-    Collection("code-torch", "torch", "torch", "code", 3),
+    Collection("library", "", ".", "docstrings", 5),
+    Collection("reference", "", "pydoc_data", "topics", 3),
+    Collection("readmes", "", "", "readmes", 6),
+    Collection("code-library", "", ".", "code", 1),
+    Collection("code-mlflow", "mlflow", "mlflow", "code", 5),
+    Collection("code-torch", "torch", "torch", "code", 6),
     Collection("code-sympy", "sympy", "sympy", "code", 2),
 )
 
@@ -99,12 +100,21 @@ def _files(collection: Collection, seed: int) -> Iterator[tuple[str, str]]:
     if root is None:
         return
     base = root.parent if collection.distribution else root
-    paths = sorted(path.relative_to(base).as_posix() for path in root.rglob("*.py"))
-    paths = [path for path in paths if not _SKIPPED.search(path)]
+    paths = _python_files(root, base)
     for path in sorted(paths, key=lambda p: (draw(seed, collection.name, p), p)):
         if 600 < (base / path).stat().st_size < _MAX_FILE:
             source = (base / path).read_text(encoding="utf-8", errors="replace")
             yield path.removesuffix(".py").removesuffix("/__init__").replace("/", "."), source
+
+
+def _python_files(root: Path, base: Path) -> list[str]:
+    """Paths below `root`, relative to `base`, without tests and bundled copies of other packages."""
+    paths = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED]
+        inside = Path(folder).relative_to(base).as_posix()
+        paths += [f"{inside}/{name}".removeprefix("./") for name in names if name.endswith(".py")]
+    return paths
 
 
 def _root(collection: Collection) -> Path | None:
@@ -122,7 +132,7 @@ def _distributions() -> dict[str, metadata.Distribution]:
 
 
 def _docstring_articles(collection: Collection, seed: int, seen: Originality) -> Iterator[Article]:
-    """Pages of a module: a class with its methods, or functions that follow each other, of 2 to 7 kB."""
+    """Pages of a module: a class with its methods, or functions that follow each other, of 1.2 to 7 kB."""
     for module, source in _documented_first(_files(collection, seed)):
         entries = [(name, text) for name, text in _entries(source) if seen.accept(text)]
         target = 2_600 + int(3_400 * draw(seed, module))

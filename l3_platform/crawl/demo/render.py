@@ -21,9 +21,19 @@ _FOOTNOTE = re.compile(r"\.\. \[([#\w.*-]+)\]\s*(.*)$")
 _FIELD = re.compile(r":(\w[^:`]{0,60}):(?:\s+(.*))?$")
 _BULLET = re.compile(r"([-*+•]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+(?=\S)")
 _TABLE = re.compile(r"(\+[-=+]{3,}\+|={2,}( +={2,})+)\s*$")
+# Sections of Google style, and an entry in them.
+_GOOGLE = re.compile(
+    r"(Args|Arguments|Parameters|Returns|Raises|Yields|Attributes|Examples?|Notes?|Keyword (?:Args|Arguments)|Warning):\s*$"
+)
+_ENTRY = re.compile(r"(\*{0,2}\w[\w.]*(?: \([^)]*\))?):\s+(\S.*)?$")
 _ADMONITIONS = {
     **{name: name.capitalize() for name in ("note", "warning", "tip", "important", "caution", "attention", "hint", "danger")},
-    **{"seealso": "See also", "versionadded": "New in version", "versionchanged": "Changed in version", "deprecated": "Deprecated since"},
+    **{
+        "seealso": "See also",
+        "versionadded": "New in version",
+        "versionchanged": "Changed in version",
+        "deprecated": "Deprecated since",
+    },
 }
 _LITERAL = frozenset({"code-block", "code", "sourcecode", "parsed-literal", "ipython", "testcode", "jupyter-execute", "prompt"})
 
@@ -121,6 +131,9 @@ class _Rst:
             return _pre("\n".join(lines[at:end])), end
         if line.startswith(".."):
             return self._explicit(lines, at)
+        if (found := _GOOGLE.match(line)) and at + 1 < len(lines) and lines[at + 1].startswith(" "):
+            body, end = _indented(lines, at + 1, 0)
+            return f"<h3>{found[1]}</h3>{self._entries(body)}", end
         if _FIELD.match(line):
             return self._fields(lines, at)
         if _BULLET.match(line):
@@ -150,6 +163,19 @@ class _Rst:
             at = _skip_blank(lines, end)
         return f"<dl>{''.join(items)}</dl>", at
 
+    def _entries(self, lines: list[str]) -> str:
+        """`name (type): text` entries of a Google-style section; anything else as blocks."""
+        starts = [i for i, line in enumerate(lines) if _ENTRY.match(line)]
+        if not starts or starts[0]:
+            return self.blocks(lines)
+        items = []
+        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+            found = _ENTRY.match(lines[start])
+            rest = dedent("\n".join(lines[start + 1 : end])).split("\n")
+            assert found is not None
+            items.append(f"<dt>{escape(found[1])}</dt><dd>{self.blocks([found[2] or '', *rest])}</dd>")
+        return f"<dl>{''.join(items)}</dl>"
+
     def _fields(self, lines: list[str], at: int) -> tuple[str, int]:
         """Sphinx fields such as `:param name: text`."""
         items = []
@@ -178,7 +204,10 @@ class _Rst:
         """Directives and footnotes; comments, targets and substitutions show nothing."""
         body, end = _indented(lines, at + 1, 0)
         if found := _FOOTNOTE.match(lines[at]):
-            return f'<p class="footnote">[{escape(found[1])}] {self.inline(" ".join([found[2], *(b.strip() for b in body)]))}</p>', end
+            return (
+                f'<p class="footnote">[{escape(found[1])}] {self.inline(" ".join([found[2], *(b.strip() for b in body)]))}</p>',
+                end,
+            )
         if not (found := _DIRECTIVE.match(lines[at])):
             return "", end
         name, argument = found[1].rpartition(":")[2], (found[2] or "").strip()

@@ -91,7 +91,15 @@ def place(article: Article) -> Placed:
     return Placed(site, topic, f"https://{site.domain}{path}", title, slug, number)
 
 
-def wrap(placed: Placed, body: str, *, related: tuple[tuple[str, str], ...] = (), head: str = "", lang: str = "en", charset: str = "utf-8") -> str:
+def wrap(
+    placed: Placed,
+    body: str,
+    *,
+    related: tuple[tuple[str, str], ...] = (),
+    head: str = "",
+    lang: str = "en",
+    charset: str = "utf-8",
+) -> str:
     """The whole page around main content. `related` are (title, url) of other pages; `head` is HTML for `<head>`."""
     links = "\n".join(f'<li><a href="{escape(url)}">{escape(title)}</a></li>' for title, url in related)
     return _template(placed.site.template).substitute(

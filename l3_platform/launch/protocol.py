@@ -1,0 +1,40 @@
+"""What every launcher can do: start the processes of a job, say how they are, end them, hand over their lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from l3_platform.train.job import TrainJob
+
+
+@dataclass(frozen=True)
+class State:
+    """`stopped`: on request, resumable. `failed`: would fail again. `crashed`: killed or lost; worth another start."""
+
+    name: Literal["running", "finished", "stopped", "failed", "crashed"]
+    message: str = ""
+
+
+class Launcher(Protocol):
+    """One attempt at a time. Starting a job again resumes it: checkpoints are the trainer's affair."""
+
+    def submit(self, job: TrainJob) -> None:
+        """Starts all processes of the job and returns."""
+        ...
+
+    def poll(self) -> State:
+        """How the attempt stands, without waiting. Any state but `running` means that no process is left."""
+        ...
+
+    def cancel(self) -> None:
+        """Asks all processes to stop, kills those that do not in time, returns when none is left. May be repeated."""
+        ...
+
+    def logs(self) -> list[str]:
+        """Lines of rank 0 since the last call."""
+        ...
+
+    def tail(self, lines: int = 20) -> str:
+        """The last lines of every process of the attempt, each under its name: what to read after a failure."""
+        ...
