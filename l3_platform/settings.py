@@ -206,6 +206,8 @@ class Train(Section):
     max_restarts: int = Field(default=3, description="whole-job relaunches from the newest complete checkpoint")
     shutdown_seconds: float = Field(default=8.0, description="torchrun's grace between TERM and KILL; a checkpoint must fit in it")
     threads: int = Field(default=1, description="CPU threads a rank")
+    micro_batch_tokens: int = Field(default=0, description="tokens a rank and forward pass; 0: its whole batch at once")
+    peak_flops: float = Field(default=0.0, description="of one device, FLOPs a second, for MFU in the metrics; 0: not reported")
 
 
 class Anneal(Section):

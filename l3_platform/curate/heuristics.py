@@ -48,9 +48,7 @@ def text_heuristics(texts: pa.Array | pa.ChunkedArray, languages: Any = None, se
     words = np.zeros((rows, len(kernels.WORD_COLUMNS)), np.int64)
     shares = np.zeros((rows, len(kernels.NGRAMS)), np.float64)
     lines = np.zeros((rows, len(kernels.LINE_COLUMNS)), np.int64)
-    kernels.word_statistics(
-        data, offsets, classes, lower, hashes, bounds, language, dirty_first, dirty, longest, words, shares
-    )
+    kernels.word_statistics(data, offsets, classes, lower, hashes, bounds, language, dirty_first, dirty, longest, words, shares)
     kernels.line_statistics(data, offsets, _points(_BULLETS), _points(_TERMINALS), lines)
     return _table(words, shares, lines)
 

@@ -29,11 +29,14 @@ _jit = njit(nogil=True, cache=True)
 
 
 @_jit
-def word_statistics(data, offsets, classes, lower, stop_words, stop_bounds, language, dirty_first, dirty, dirty_longest, counts, shares):
+def word_statistics(
+    data, offsets, classes, lower, stop_words, stop_bounds, language, dirty_first, dirty, dirty_longest, counts, shares
+):
     """Fills counts [documents, 5] (WORD_COLUMNS) and shares [documents, 9] (one an n of NGRAMS).
 
-    `stop_words` are hashes, sorted a language, at most 64 each; language l's are stop_bounds[l]:stop_bounds[l + 1]. Counted is how many
-    different ones occur; -1 where `language` is -1. `dirty` are sorted hashes of phrases, `dirty_first` of their first words.
+    `stop_words` are hashes, sorted a language, at most 64 each; language l's are stop_bounds[l]:stop_bounds[l + 1]. Counted
+    is how many different ones occur; -1 where `language` is -1. `dirty` are sorted hashes of phrases, `dirty_first` of
+    their first words.
     """
     longest = 0
     for d in range(len(offsets) - 1):
@@ -54,7 +57,9 @@ def word_statistics(data, offsets, classes, lower, stop_words, stop_bounds, lang
             counts[d, 3] = distinct_hits(hashes, count, stop_words[first:last])
         counts[d, 4] = phrase_hits(hashes, count, dirty_first, dirty, dirty_longest)
         for n in range(2, 11):
-            shares[d, n - 2] = top_ngram(hashes, chars, count, n, total) if n < 5 else duplicate_ngrams(hashes, chars, count, n, total)
+            shares[d, n - 2] = (
+                top_ngram(hashes, chars, count, n, total) if n < 5 else duplicate_ngrams(hashes, chars, count, n, total)
+            )
 
 
 @_jit
@@ -83,10 +88,7 @@ def words_of(data, start, end, classes, lower, hashes, chars, alpha):
     value = FNV_OFFSET
     while i < end:
         point, size = code_point(data, i, end)
-        if point < 65536:
-            kind = classes[point]
-        else:
-            kind = ALONE if 0x20000 <= point < 0x40000 else SPACE
+        kind = classes[point] if point < 65536 else (ALONE if 0x20000 <= point < 0x40000 else SPACE)
         i += size
         if kind == APOSTROPHE:
             follows = SPACE
@@ -94,7 +96,7 @@ def words_of(data, start, end, classes, lower, hashes, chars, alpha):
                 following = code_point(data, i, end)[0]
                 follows = classes[following] if following < 65536 else SPACE
             kind = MARK if follows == LETTER else SPACE
-        if kind == LETTER or kind == DIGIT or (kind == MARK and inside):
+        if kind in (LETTER, DIGIT) or (kind == MARK and inside):
             if not inside:
                 inside, value = True, FNV_OFFSET
                 chars[count], alpha[count] = 0, 0
@@ -222,8 +224,8 @@ def duplicate_ngrams(hashes, chars, count, n, total):
 
 @_jit
 def line_statistics(data, offsets, bullets, terminals, counts):
-    """Fills counts [documents, 11] (LINE_COLUMNS). Lines are non-empty after trimming ASCII white space; paragraphs are runs of lines
-    between empty ones. `symbols` are hash signs and ellipses. `bullets` and `terminals` are sorted code points."""
+    """Fills counts [documents, 11] (LINE_COLUMNS). Lines are non-empty after trimming ASCII white space; paragraphs are
+    runs of lines between empty ones. `symbols` are hash signs and ellipses. `bullets` and `terminals` are sorted code points."""
     for d in range(len(offsets) - 1):
         start, end = offsets[d], offsets[d + 1]
         most = 1
@@ -315,11 +317,11 @@ def symbols_in(data, start, end):
     while i < end:
         if data[i] == 35:
             found += 1
-        elif data[i] == 46 and i + 2 < end and data[i + 1] == 46 and data[i + 2] == 46:
-            found += 1
-            i += 2
-        elif data[i] == 0xE2 and i + 2 < end and data[i + 1] == 0x80 and data[i + 2] == 0xA6:
-            found += 1
-            i += 2
+        elif i + 2 < end:
+            dots = data[i] == 46 and data[i + 1] == 46 and data[i + 2] == 46
+            sign = data[i] == 0xE2 and data[i + 1] == 0x80 and data[i + 2] == 0xA6
+            if dots or sign:
+                found += 1
+                i += 2
         i += 1
     return found

@@ -79,7 +79,9 @@ def identify(text: str) -> tuple[str, float]:
     share["ja"] = share["kana"] + share["han"] if share["kana"] > 0.05 * (share["kana"] + share["han"]) else 0.0
     share["zh"] = 0.0 if share["ja"] else share["han"]
     # One ideograph says about as much as two letters: a Chinese page with Latin names is Chinese.
-    weight = {name: (2.5 if name in ("zh", "ja", "ko") else 1.0) * value for name, value in share.items() if name not in ("han", "kana")}
+    weight = {
+        name: (2.5 if name in ("zh", "ja", "ko") else 1.0) * value for name, value in share.items() if name not in ("han", "kana")
+    }
     script = max(weight, key=weight.__getitem__)
     if script not in _SHARED:
         return script, round(min(1.0, weight[script] / sum(weight.values())), 4)

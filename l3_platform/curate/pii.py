@@ -1,7 +1,8 @@
 """Personal data: counted a document, and masked in text (Llama 3, section 3.1.1: sites with much PII are removed).
 
-Precision comes first: documentation is full of numbers that look like something. IBANs and cards must pass their check digits, phone
-numbers must be written like phone numbers, and dotted quads must not be versions. Names and addresses are out of reach of rules.
+Precision comes first: documentation is full of numbers that look like something. IBANs and cards must pass their check
+digits, phone numbers must be written like phone numbers, and dotted quads must not be versions. Names and addresses are out
+of reach of rules.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ SIDECAR = pa.schema([("doc_id", pa.uuid()), *((kind, pa.int32()) for kind in KIN
 
 _MARKERS = {"emails": "[EMAIL]", "phones": "[PHONE]", "ips": "[IP]", "ibans": "[IBAN]", "cards": "[CARD]"}
 
-_EMAIL = re.compile(r"(?<![\w.+%/-])[A-Za-z0-9][\w.+%-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,18}(?![\w@(-])")
+_EMAIL = re.compile(
+    r"(?<![\w.+%/-])[A-Za-z0-9][\w.+%-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,4}[A-Za-z]{2,18}(?![\w@(-])"
+)
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _CARD = re.compile(r"(?<![\w.,-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d{2}([ -])\d{6}\2\d{5}|\d{15,16})(?![\w-]|[.,]\d)")
 _IP = re.compile(r"(?<![\w.:-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
@@ -34,18 +37,21 @@ _PHONE = re.compile(
     re.VERBOSE,
 )
 _CALLED = re.compile(
-    r"""\b(?:tel|telephone|phone|mobile|mob|cell|fax|call(?:\ us)?(?:\ at|\ on)?|telefon|téléphone|tél|teléfono|telefone|handy|whatsapp|電話)
+    r"""\b(?:tel|telephone|phone|mobile|mob|cell|fax|call(?:\ us)?(?:\ at|\ on)?|telefon|téléphone|tél|
+    teléfono|telefone|handy|whatsapp|電話)
     [.:]{0,2}[ ]{0,2}(\(?0?\d{1,5}\)?(?:[ ./-]{1,3}\d{2,8}){1,5})(?![\w-]|[.,]\d)""",
     re.IGNORECASE | re.VERBOSE,
 )
-_VERSION_BEFORE = re.compile(r"(?:\bv|\bver|version|release|build|driver|firmware|\bsection|§|rev(?:ision)?|[=<>~^]=?)[\s.:]*$", re.IGNORECASE)
+_VERSION_BEFORE = re.compile(
+    r"(?:\bv|\bver|version|release|build|driver|firmware|\bsection|§|rev(?:ision)?|[=<>~^]=?)[\s.:]*$", re.IGNORECASE
+)
 _IBAN_LENGTHS = {
-    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21, "CR": 22,
-    "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22,
-    "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20,
-    "LB": 28, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18,
-    "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27,
-    "TN": 24, "TR": 26, "UA": 29, "VG": 24, "XK": 20,
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21,
+    "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27,
+    "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IS": 26, "IT": 27,
+    "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MD": 24, "ME": 22, "MK": 19,
+    "MR": 27, "MT": 31, "MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22,
+    "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "TN": 24, "TR": 26, "UA": 29, "VG": 24, "XK": 20,
 }  # fmt: skip
 
 
@@ -81,7 +87,11 @@ def matches(text: str) -> list[tuple[str, int, int]]:
         return taken
     _add(taken, "ibans", ((m.start(), m.start() + size) for m in _IBAN.finditer(text) if (size := _iban_chars(m.group()))))
     _add(taken, "cards", ((m.start(), m.end()) for m in _CARD.finditer(text) if _is_card(m.group())))
-    _add(taken, "ips", ((m.start(), m.end()) for m in _IP.finditer(text) if _is_ip(m.group(), text[max(0, m.start() - 16) : m.start()])))
+    _add(
+        taken,
+        "ips",
+        ((m.start(), m.end()) for m in _IP.finditer(text) if _is_ip(m.group(), text[max(0, m.start() - 16) : m.start()])),
+    )
     _add(taken, "phones", ((m.start(), m.end()) for m in _PHONE.finditer(text) if _is_phone(m.group())))
     _add(taken, "phones", ((m.start(1), m.end(1)) for m in _CALLED.finditer(text) if _is_phone(m.group(1))))
     return sorted(taken, key=lambda match: match[1])
@@ -104,11 +114,8 @@ def _is_email(text: str) -> bool:
 def _iban_chars(text: str) -> int:
     """Length of the IBAN at the start of the text, spaces included; 0 where country, length or check digits are wrong."""
     want = _IBAN_LENGTHS.get(text[:2], 0)
-    seen, end = 0, 0
-    for end, char in enumerate(text, start=1):
-        seen += char != " "
-        if seen == want:
-            break
+    places = [i for i, char in enumerate(text, start=1) if char != " "]
+    end = places[want - 1] if 0 < want <= len(places) else len(text)
     digits = text[:end].replace(" ", "")
     if not want or len(digits) != want or (end < len(text) and text[end] != " "):
         return 0
@@ -152,5 +159,3 @@ def _is_phone(text: str) -> bool:
     if text.startswith("+") and text[1:].isdigit() and len(digits) < 11:
         return False  # a signed integer, such as +2147483647
     return not re.fullmatch(r"\(?(?:19|20)\d\d\)?[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](?:19|20)\d\d", text)
-
-

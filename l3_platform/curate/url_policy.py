@@ -30,25 +30,33 @@ _SAFE = "/:@!$&'()*+,;=-._~%"
 _SECOND_LEVEL = frozenset(
     f"{second}.{country}"
     for country, seconds in {
-        "uk": "co org ac gov ltd plc me net sch nhs police", "au": "com net org edu gov id asn", "nz": "co net org ac govt school geek",
+        "uk": "co org ac gov ltd plc me net sch nhs police", "au": "com net org edu gov id asn",
+        "nz": "co net org ac govt school geek",
         "jp": "co ne or ac go ad ed gr lg", "kr": "co or ne re pe go ac", "in": "co net org gen firm ind ac edu res gov nic",
-        "br": "com net org gov edu blog eco art", "cn": "com net org gov edu ac", "tw": "com net org gov edu idv", "hk": "com net org gov edu idv",
+        "br": "com net org gov edu blog eco art", "cn": "com net org gov edu ac", "tw": "com net org gov edu idv",
+        "hk": "com net org gov edu idv",
         "sg": "com net org gov edu", "my": "com net org gov edu", "id": "co or ac go web sch my", "th": "co or ac go in net",
-        "za": "co org net web gov ac law", "mx": "com net org gob edu", "ar": "com net org gob gov edu", "co": "com net org gov edu",
+        "za": "co org net web gov ac law", "mx": "com net org gob edu", "ar": "com net org gob gov edu",
+        "co": "com net org gov edu",
         "tr": "com net org gov edu bel k12 gen web", "il": "co org net ac gov muni k12", "ua": "com net org gov edu in kiev lviv",
         "ru": "com org net msk spb", "pl": "com net org edu gov waw", "vn": "com net org gov edu", "ph": "com net org gov edu",
-        "ke": "co or ne go ac", "ng": "com org gov edu", "eg": "com net org gov edu", "pk": "com net org gov edu", "pe": "com net org gob edu",
-        "es": "com org nom gob edu", "at": "co or ac gv", "hu": "co org", "gr": "com net org gov edu", "ve": "com net org gob", "sa": "com net org gov edu",
+        "ke": "co or ne go ac", "ng": "com org gov edu", "eg": "com net org gov edu", "pk": "com net org gov edu",
+        "pe": "com net org gob edu",
+        "es": "com org nom gob edu", "at": "co or ac gv", "hu": "co org", "gr": "com net org gov edu",
+        "ve": "com net org gob", "sa": "com net org gov edu",
     }.items()
     for second in seconds.split()
-) | frozenset("github.io gitlab.io blogspot.com wordpress.com netlify.app vercel.app herokuapp.com pages.dev web.app readthedocs.io".split())  # fmt: skip
+) | frozenset({
+    "github.io", "gitlab.io", "blogspot.com", "wordpress.com", "netlify.app", "vercel.app", "herokuapp.com", "pages.dev",
+    "web.app", "readthedocs.io",
+})  # fmt: skip
 
 
 def url_policy(documents: pa.Table, settings: UrlPolicy) -> pa.Table:
     """doc_id, canonical_url, registered domain and what blocks the document, in order.
 
-    `blocked_by` is null, `domain_list:<name>`, `url_list` or `word:<word>`, the first that applies. Raises FileNotFoundError where a
-    list does not exist.
+    `blocked_by` is null, `domain_list:<name>`, `url_list` or `word:<word>`, the first that applies. Raises FileNotFoundError
+    where a list does not exist.
     """
     lists = [(PurePosixPath(path).stem, _domains(path)) for path in (str(BUILT_IN), *settings.domain_lists)]
     urls = frozenset().union(*(_urls(path) for path in settings.url_lists))

@@ -4,9 +4,8 @@ Buckets are equal ranges of doc_id, which is a hash: every bucket is a fair samp
 cut into shards. Within a bucket each language counts apart (section 3.1.1: multilingual data is deduplicated within its
 language). Every occurrence counts, those in one document too, and every occurrence goes, the first one too.
 
-Code is left alone. The text of a `<pre>` keeps its indentation and prose has none, so a paragraph with an indented line
-or a prompt is code, and its lines (`return x`, `import numpy as np`) are neither counted nor removed; nor are lines
-shorter than `dedup.line_min_chars` anywhere (`}`, `or`).
+Code is left alone: the lines of a paragraph of code (`return x`, `import numpy as np`) are neither counted nor removed.
+Nor are lines shorter than `dedup.line_min_chars` anywhere (`}`, `or`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from l3_platform.dedup.code import is_code_paragraph
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step, with_columns, with_place
 from l3_platform.engine import Output, shuffle
 from l3_platform.settings import Dedup, Settings
@@ -37,7 +37,6 @@ SCHEMA = pa.schema(
         ("lines", pa.int32()),
     ]
 )
-PROMPTS = (">>>", "...", "In [")
 
 COUNT = """
 SELECT shard, row, line, chars
@@ -81,9 +80,7 @@ def build_repeated_lines(
         "repeated",
         lambda writer: shuffle(occurrences_here, tasks, "key", dedup.buckets, count_here, writer, engine),
     )
-    home = {f"document-{key}": task for key, task in tasks.items()} | {
-        f"line-{shard.name}": shard for shard in repeated.shards
-    }
+    home = {f"document-{key}": task for key, task in tasks.items()} | {f"line-{shard.name}": shard for shard in repeated.shards}
     names = shuffle(home_rows, home, "shard", list(beside), bring_home, out, engine)
     return names, {"line_buckets": buckets, "removed_lines": repeated.manifest.rows}
 
@@ -130,7 +127,7 @@ def counted_lines(text: str, min_chars: int) -> Iterator[tuple[int, str]]:
         if line.strip():
             paragraph.append((index, line))
             continue
-        if not any(line[0].isspace() or line.startswith(PROMPTS) for _, line in paragraph):
+        if not is_code_paragraph([line for _, line in paragraph]):
             yield from ((index, line) for index, line in paragraph if len(line.strip()) >= min_chars)
         paragraph = []
 

@@ -42,9 +42,7 @@ from l3_platform.store import Dataset, Shard, Writer
 PLACE = [("shard", pa.string()), ("row", pa.int32())]
 BANDS = pa.schema([("band", pa.uint64()), ("sketch", pa.uint64()), *PLACE])
 PAIRS = pa.schema([*PLACE, ("right_shard", pa.string()), ("right_row", pa.int32())])
-LEFT = pa.schema(
-    [("left_shard", pa.string()), ("left_row", pa.int32()), ("shard", pa.string()), ("rows", pa.list_(pa.int32()))]
-)
+LEFT = pa.schema([("left_shard", pa.string()), ("left_row", pa.int32()), ("shard", pa.string()), ("rows", pa.list_(pa.int32()))])
 SHINGLES = ("shingles", pa.list_(pa.uint64()))
 VERIFIED = pa.schema([("left_shard", pa.string()), ("left_row", pa.int32()), *PLACE, ("jaccard", pa.float64())])
 COMPONENTS = pa.schema([*PLACE, ("component", pa.int64())])
@@ -85,15 +83,11 @@ def build_duplicate_documents(
 
     banded = functools.partial(bands, dedup=dedup)
     candidates = shuffled("candidates", banded, tasks, "band", dedup.buckets, pair_up)
-    left = shuffled(
-        "shingles", Shard.read, _shards(candidates), "shard", keys, functools.partial(send_shingles, **text_at_home)
-    )
+    left = shuffled("shingles", Shard.read, _shards(candidates), "shard", keys, functools.partial(send_shingles, **text_at_home))
     verify_here = functools.partial(verify, **text_at_home, threshold=dedup.threshold)
     verified = shuffled("verified", Shard.read, _shards(left), "shard", keys, verify_here)
     linked = step(out, "components", lambda writer: map_shards(link, {"all": (verified, engine)}, writer, engine))
-    members = shuffled(
-        "members", Shard.read, _shards(linked), "shard", keys, functools.partial(read_members, **text_at_home)
-    )
+    members = shuffled("members", Shard.read, _shards(linked), "shard", keys, functools.partial(read_members, **text_at_home))
     cluster = functools.partial(form_clusters, threshold=dedup.threshold)
     clusters = shuffled("clusters", Shard.read, _shards(members), "component", dedup.buckets, cluster)
     home = {f"document-{key}": task for key, task in tasks.items()} | {
@@ -200,9 +194,7 @@ def read_members(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, st
 
 def form_clusters(connection: duckdb.DuckDBPyConnection, threshold: float) -> Output:
     """PLACE and CLUSTER of each document of the components in this bucket."""
-    members = connection.sql(
-        "SELECT * FROM rows ORDER BY component, fetch_time DESC, doc_id, shard, row"
-    ).to_arrow_table()
+    members = connection.sql("SELECT * FROM rows ORDER BY component, fetch_time DESC, doc_id, shard, row").to_arrow_table()
     component = members["component"].to_numpy()
     bounds = [*np.flatnonzero(np.diff(component, prepend=-1)).tolist(), len(component)]
     hashes = _arrays(members["shingles"])

@@ -21,13 +21,9 @@ Built = tuple[list[str], dict[str, Any]]  # what a stage gives to `Writer.commit
 
 def aligned(documents: Sequence[Dataset], **sidecars: Sequence[Dataset]) -> dict[str, Beside]:
     """Key of each documents shard to the shards that describe its documents. Raises StoreError, naming one missing."""
-    beside: dict[str, dict[str, Shard]] = {
-        shard.key: {"documents": shard} for dataset in documents for shard in dataset.shards
-    }
+    beside: dict[str, dict[str, Shard]] = {shard.key: {"documents": shard} for dataset in documents for shard in dataset.shards}
     for name, datasets in sidecars.items():
-        found = {
-            shard.key if shard.key in beside else shard.name: shard for dataset in datasets for shard in dataset.shards
-        }
+        found = {shard.key if shard.key in beside else shard.name: shard for dataset in datasets for shard in dataset.shards}
         for key, shards in beside.items():
             if key not in found:
                 raise StoreError(f"{name}: no shard for documents {key}; materialize {name} again")

@@ -12,9 +12,7 @@ from l3_platform.engine import Counts, Output, shuffle
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Shard, Writer
 
-SCHEMA = pa.schema(
-    [("doc_id", pa.uuid()), ("newest", pa.bool_()), ("newest_doc_id", pa.uuid()), ("versions", pa.int32())]
-)
+SCHEMA = pa.schema([("doc_id", pa.uuid()), ("newest", pa.bool_()), ("newest_doc_id", pa.uuid()), ("versions", pa.int32())])
 
 # A page without a canonical URL is a version of nothing but itself.
 VERSIONS = """
@@ -30,9 +28,7 @@ ORDER BY shard, row
 HOME = "SELECT doc_id, newest, newest_doc_id, versions FROM rows ORDER BY row"
 
 
-def build_url_versions(
-    documents: Sequence[Dataset], url_policy: Sequence[Dataset], *, out: Writer, settings: Settings
-) -> Built:
+def build_url_versions(documents: Sequence[Dataset], url_policy: Sequence[Dataset], *, out: Writer, settings: Settings) -> Built:
     """Which version of its URL each document is. Ties of fetch_time go to the smaller doc_id."""
     beside = aligned(documents, url_policy=url_policy)
     tasks = {key: (key, shards) for key, shards in beside.items()}

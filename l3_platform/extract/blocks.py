@@ -16,22 +16,33 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 BREAK = "\ue000"  # a `<br>` between the walk and the flush of a block
 
 # Never text of a page. `head` is read for the title before the walk.
-DROPPED = (
-    "head script style noscript template svg iframe button select input textarea object embed canvas audio video map dialog "
-    "datalist progress meter applet frameset rp"
-).split()
+DROPPED: list[str] = [
+    "head", "script", "style", "noscript", "template", "svg", "iframe", "button", "select", "input", "textarea", "object",
+    "embed", "canvas", "audio", "video", "map", "dialog", "datalist", "progress", "meter", "applet", "frameset", "rp",
+]  # fmt: skip
 
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
-_BLOCKS = _HEADINGS | frozenset(
-    "address article aside blockquote body caption center dd details dir div dl dt fieldset figcaption figure footer form "
-    "header hgroup hr html legend li main menu nav ol option p pre search section summary table tbody td tfoot th thead tr ul".split()
-)
+_BLOCKS = _HEADINGS | frozenset({
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dir", "div", "dl", "dt",
+    "fieldset", "figcaption", "figure", "footer", "form", "header", "hgroup", "hr", "html", "legend", "li", "main",
+    "menu", "nav", "ol", "option", "p", "pre", "search", "section", "summary", "table", "tbody", "td", "tfoot", "th",
+    "thead", "tr", "ul",
+})  # fmt: skip
 # Elements that can hold the whole content: candidates, and the unit in which boilerplate is dropped.
-_CONTAINERS = frozenset(
-    "article aside blockquote body center dd details div dl fieldset figure footer form header main menu nav ol search section "
-    "span table tbody td tr ul li p".split()
-)
-_LANDMARKS = {"nav": "nav", "aside": "aside", "footer": "footer", "header": "header", "form": "form", "menu": "nav", "search": "nav"}
+_CONTAINERS = frozenset({
+    "article", "aside", "blockquote", "body", "center", "dd", "details", "div", "dl", "fieldset", "figure", "footer",
+    "form", "header", "main", "menu", "nav", "ol", "search", "section", "span", "table", "tbody", "td", "tr", "ul", "li",
+    "p",
+})  # fmt: skip
+_LANDMARKS = {
+    "nav": "nav",
+    "aside": "aside",
+    "footer": "footer",
+    "header": "header",
+    "form": "form",
+    "menu": "nav",
+    "search": "nav",
+}
 _ROLES = {
     "navigation": "nav", "banner": "header", "contentinfo": "footer", "complementary": "aside", "search": "nav", "menu": "nav",
     "menubar": "nav", "dialog": "hidden", "alertdialog": "hidden", "alert": "hidden", "tooltip": "hidden", "tablist": "nav",
@@ -98,15 +109,18 @@ class Layout:
     containers: list[Container] = field(default_factory=list)
 
 
-def layout(tree: LexborHTMLParser, max_depth: int) -> Layout:
-    """Blocks and containers of a parsed page. Raises TooDeep. Changes `tree`: elements without text of the page go."""
+def layout(tree: LexborHTMLParser, max_depth: int, *, lenient: bool = False) -> Layout:
+    """Blocks and containers of a parsed page. Raises TooDeep. Changes `tree`: elements without text of the page go.
+
+    `lenient` reads hidden elements and `<noscript>` too, and believes no class name: for pages that show their text by script.
+    """
     body = tree.body
     if body is None:
         return Layout()
     for node in tree.css("pre br"):
         node.replace_with("\n")
-    tree.strip_tags(DROPPED, recursive=True)
-    return _Walk(max_depth).run(body)
+    tree.strip_tags([tag for tag in DROPPED if tag != "noscript"] if lenient else DROPPED, recursive=True)
+    return _Walk(max_depth, lenient).run(body)
 
 
 def refuse_deep(source: str, max_depth: int) -> None:
@@ -127,8 +141,9 @@ def refuse_deep(source: str, max_depth: int) -> None:
 class _Walk:
     """State of one walk: the block being filled, the open containers, the depth of links and tables."""
 
-    def __init__(self, max_depth: int) -> None:
+    def __init__(self, max_depth: int, lenient: bool) -> None:
         self.max_depth = max_depth
+        self.lenient = lenient
         self.layout = Layout()
         self.pieces: list[str] = []
         self.link_chars = 0
@@ -168,7 +183,7 @@ class _Walk:
                 continue
             if len(stack) >= self.max_depth:
                 raise TooDeep(f"elements nest deeper than {self.max_depth} at <{tag}>")
-            stack.append((None if node.mem_id == body.mem_id else node.next, state))
+            stack.append((node.next if stack else None, state))  # not past the body
             node = child
         self._flush()
         return self.layout
@@ -184,7 +199,7 @@ class _Walk:
         attributes = node.attributes
         kind = _LANDMARKS.get(tag, "")
         if attributes:
-            kind = _kind(attributes, tag) or kind
+            kind = kind if self.lenient else _kind(attributes, tag) or kind
             if kind == "hidden":
                 return None
         if tag == "a":

@@ -36,7 +36,11 @@ _WEB_NAMES = {
 _CONTROLS = re.compile("[\\x00-\\x08\\x0b\\x0e-\\x1f\ufffd]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _LANGUAGE = re.compile(rb"""<html[^>]{0,300}?\slang\s*=\s*["']?([A-Za-z]{2})""", re.IGNORECASE)
-_CODE_PAGES = dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "ro", "sq"), "cp1250") | {"tr": "cp1254", "lt": "cp1257", "lv": "cp1257"}
+_CODE_PAGES = dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "ro", "sq"), "cp1250") | {
+    "tr": "cp1254",
+    "lt": "cp1257",
+    "lv": "cp1257",
+}
 _GUESSED = ["gb18030", "big5", "cp932", "euc_jp", "iso2022_jp", "cp949", "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp874"]
 _MULTIBYTE = frozenset({"gb18030", "cp949", "cp932", "big5hkscs", "euc_jp", "iso2022_jp", "utf-16", "utf-16-le", "utf-16-be"})
 

@@ -14,17 +14,19 @@ from l3_platform.extract.blocks import Block, Container, Layout
 
 _CHROME_KINDS = frozenset({"nav", "aside", "footer", "header", "form", "chrome"})
 _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
-_PARTS = frozenset({"p", "li", "ul", "ol", "span", "tr", "blockquote", "figure", "table", "tbody"})  # never the whole of the content
-_PROSE_CHARS = 60  # shorter blocks are hardly ever prose
-_MAX_CHROME_SHARE = 0.4  # a container with more of the prose is content, whatever its name
+# Never the whole of the content.
+_PARTS = frozenset({"p", "li", "ul", "ol", "span", "tr", "blockquote", "figure", "table", "tbody"})
+_PROSE_CHARS = 45  # shorter blocks are hardly ever prose
+_MAX_CHROME_SHARE = 0.25  # a container with more of the prose is content, whatever its name
 _COVERAGE = 0.9  # of the prose that the main container must hold
 
 _CALL = re.compile(
     r"""^(?:share|tweet|print|email|e-mail|save|reply|report|like|follow(?:\ us)?|subscribe|sign\ (?:in|up)|log\ ?in|register|
-    read\ more|learn\ more|see\ (?:more|all)|view\ (?:more|all)|show\ (?:more|less|all)|load\ more|more|next|previous|prev|back(?:\ to\ top)?|
-    advertisement|sponsored|skip\ to\ .{3,30}|add\ to\ (?:cart|bag|wishlist)|buy\ now|shop\ now|get\ started|contact\ us|download|close|menu|search|
-    home|copy\ link|click\ to\ .{3,40}|leave\ a\ (?:comment|reply)|no\ comments(?:\ yet)?|comments?|related(?:\ (?:posts|articles|stories|content|topics))?|
-    table\ of\ contents|on\ this\ page|\d+\ (?:comments?|shares?|likes?|views?)|(?:©|copyright\b|\(c\)).{0,120}|all\ rights\ reserved\.?|
+    read\ more|learn\ more|see\ (?:more|all)|view\ (?:more|all)|show\ (?:more|less|all)|load\ more|more|next|previous|
+    prev|back(?:\ to\ top)?|advertisement|sponsored|skip\ to\ .{3,30}|add\ to\ (?:cart|bag|wishlist)|buy\ now|
+    shop\ now|get\ started|contact\ us|download|close|menu|search|home|copy\ link|click\ to\ .{3,40}|leave\ a\ (?:comment|reply)|
+    no\ comments(?:\ yet)?|comments?|related(?:\ (?:posts|articles|stories|content|topics))?|table\ of\ contents|
+    on\ this\ page|\d+\ (?:comments?|shares?|likes?|views?)|(?:©|copyright\b|\(c\)).{0,120}|all\ rights\ reserved\.?|
     .{0,60}(?:cookie\ policy|privacy\ policy|terms\ of\ (?:use|service)).{0,60})[\s.:!»›→>…]*$""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import fsspec
@@ -56,7 +56,7 @@ def documents_from_warc(path: str, *, file: str, snapshot: str, source: str, set
     dropped: Counter[str] = Counter()
     seen = 0
     with fsspec.open(path, "rb") as stream:
-        for record in read_records(stream, name=file):
+        for record in read_records(cast("BinaryIO", stream), name=file):
             seen += 1
             try:
                 row = _row(record, settings)
@@ -91,7 +91,9 @@ def _row(record: Record | Broken, settings: Extract) -> dict[str, Any]:
     if record.record_type not in _PAGES:
         raise _Dropped("not_response")
     if record.digest_ok is False:
-        raise _Failed(record, "digest_mismatch", "the payload does not have the digest that its header declares", len(record.payload))
+        raise _Failed(
+            record, "digest_mismatch", "the payload does not have the digest that its header declares", len(record.payload)
+        )
     status = record.http_status
     if status != 200:
         raise _Dropped("redirect" if status is not None and 300 <= status < 400 else f"status_{status or 'none'}")

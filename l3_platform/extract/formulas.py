@@ -17,7 +17,7 @@ from l3_platform.extract.latex import latex
 # Marks around a formula between this pass and the end of extraction: private characters that no page means.
 OPEN, CLOSE = "\ue001", "\ue002"
 
-_SIGNS = ("<math", "math/", "math-", "katex", "mjx-", "mathjax", "latex", "codecogs", "math\"", "tex\"", "=tex")
+_SIGNS = ("<math", "math/", "math-", "katex", "mjx-", "mathjax", "latex", "codecogs", 'math"', 'tex"', "=tex")
 _RENDERED = ".MathJax_Preview, .MathJax, .MathJax_Display, .MathJax_SVG, .MathJax_SVG_Display, .MathJax_CHTML, .MJXc-display"
 _IMAGES = "img[class*=math], img[class*=Math], img[class*=tex], img[class*=latex], img[src*=latex], img[src*='render/math']"
 _IMAGE_CLASS = re.compile(r"(?:^|[\s_-])(?:math|tex|latex|mwe-math|equation)", re.IGNORECASE)

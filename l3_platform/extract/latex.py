@@ -13,35 +13,43 @@ from selectolax.lexbor import LexborNode
 MAX_DEPTH = 64  # deeper trees are read as flat text
 
 _OPERATORS = {
-    "−": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\le ", "≥": r"\ge ",
+    "−": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\le ",
+    "≥": r"\ge ",
     "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ", "∼": r"\sim ", "≃": r"\simeq ", "∝": r"\propto ", "≪": r"\ll ", "≫": r"\gg ",
-    "∞": r"\infty ", "∂": r"\partial ", "∇": r"\nabla ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∬": r"\iint ", "∮": r"\oint ",
-    "√": r"\surd ", "∈": r"\in ", "∉": r"\notin ", "∋": r"\ni ", "⊂": r"\subset ", "⊆": r"\subseteq ", "⊃": r"\supset ", "⊇": r"\supseteq ",
+    "∞": r"\infty ", "∂": r"\partial ", "∇": r"\nabla ", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "∬": r"\iint ",
+    "∮": r"\oint ",
+    "√": r"\surd ", "∈": r"\in ", "∉": r"\notin ", "∋": r"\ni ", "⊂": r"\subset ", "⊆": r"\subseteq ", "⊃": r"\supset ",
+    "⊇": r"\supseteq ",
     "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∖": r"\setminus ", "∀": r"\forall ", "∃": r"\exists ", "¬": r"\neg ",
     "∧": r"\wedge ", "∨": r"\vee ", "⊕": r"\oplus ", "⊗": r"\otimes ", "→": r"\to ", "←": r"\leftarrow ", "↔": r"\leftrightarrow ",
-    "⇒": r"\Rightarrow ", "⇐": r"\Leftarrow ", "⇔": r"\Leftrightarrow ", "↦": r"\mapsto ", "…": r"\dots ", "⋯": r"\cdots ", "⋮": r"\vdots ",
+    "⇒": r"\Rightarrow ", "⇐": r"\Leftarrow ", "⇔": r"\Leftrightarrow ", "↦": r"\mapsto ", "…": r"\dots ", "⋯": r"\cdots ",
+    "⋮": r"\vdots ",
     "⋱": r"\ddots ", "∘": r"\circ ", "∗": "*", "⟨": r"\langle ", "⟩": r"\rangle ", "‖": r"\| ", "∣": r"\mid ", "⌊": r"\lfloor ",
-    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "′": "'", "″": "''", "†": r"\dagger ", "ℓ": r"\ell ", "ℏ": r"\hbar ", "ℜ": r"\Re ",
+    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "′": "'", "″": "''", "†": r"\dagger ", "ℓ": r"\ell ",
+    "ℏ": r"\hbar ", "ℜ": r"\Re ",
     "ℑ": r"\Im ", "ℵ": r"\aleph ", "⊥": r"\perp ", "∥": r"\parallel ", "∠": r"\angle ", "°": r"^{\circ}", "{": r"\{", "}": r"\}",
     "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "_": r"\_",
     "\u2061": "", "\u2062": "", "\u2063": ",", "\u2064": "", "\u200b": "", "\u00a0": "~",
 }  # fmt: skip
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau upsilon "
-    "varphi chi psi omega"
-).split()
+_GREEK = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+    "omicron", "pi", "rho", "varsigma", "sigma", "tau", "upsilon", "varphi", "chi", "psi", "omega",
+]  # fmt: skip
 _LETTERS = {chr(0x3B1 + i): f"\\{name} " for i, name in enumerate(_GREEK)} | {
-    "Γ": r"\Gamma ", "Δ": r"\Delta ", "Θ": r"\Theta ", "Λ": r"\Lambda ", "Ξ": r"\Xi ", "Π": r"\Pi ", "Σ": r"\Sigma ", "Υ": r"\Upsilon ",
-    "Φ": r"\Phi ", "Ψ": r"\Psi ", "Ω": r"\Omega ", "ϵ": r"\epsilon ", "ϕ": r"\phi ", "ϑ": r"\vartheta ", "ο": "o", "ε": r"\varepsilon ",
+    "Γ": r"\Gamma ", "Δ": r"\Delta ", "Θ": r"\Theta ", "Λ": r"\Lambda ", "Ξ": r"\Xi ", "Π": r"\Pi ", "Σ": r"\Sigma ",
+    "Υ": r"\Upsilon ",
+    "Φ": r"\Phi ", "Ψ": r"\Psi ", "Ω": r"\Omega ", "ϵ": r"\epsilon ", "ϕ": r"\phi ", "ϑ": r"\vartheta ", "ο": "o",
+    "ε": r"\varepsilon ",
     "ℝ": r"\mathbb{R}", "ℂ": r"\mathbb{C}", "ℕ": r"\mathbb{N}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℙ": r"\mathbb{P}",
 }  # fmt: skip
 _CHARACTERS = _OPERATORS | _LETTERS
-_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan log ln exp lim limsup liminf max min sup inf det dim ker "
-    "gcd deg arg hom Pr".split()
-)
+_FUNCTIONS = frozenset({
+    "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "arcsin", "arccos", "arctan", "log", "ln",
+    "exp", "lim", "limsup", "liminf", "max", "min", "sup", "inf", "det", "dim", "ker", "gcd", "deg", "arg", "hom", "Pr",
+})  # fmt: skip
 _ACCENTS = {
-    "^": "hat", "ˆ": "hat", "¯": "bar", "‾": "overline", "_": "underline", "~": "tilde", "˜": "tilde", "→": "vec", "⃗": "vec", "˙": "dot",
+    "^": "hat", "ˆ": "hat", "¯": "bar", "‾": "overline", "_": "underline", "~": "tilde", "˜": "tilde", "→": "vec",
+    "⃗": "vec", "˙": "dot",
     "¨": "ddot", "⏞": "overbrace", "⏟": "underbrace", "ˇ": "check", "˘": "breve",
 }  # fmt: skip
 _SKIPPED = frozenset({"annotation", "annotation-xml", "-comment", "mphantom", "maligngroup", "malignmark", "none", "mprescripts"})

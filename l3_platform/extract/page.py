@@ -16,6 +16,9 @@ from l3_platform.extract.formulas import mark_formulas, unmark
 from l3_platform.settings import Extract
 
 _LINES = frozenset({"li", "tr", "dt", "dd", "option"})  # blocks that follow each other as lines, not as paragraphs
+_THIN_CHARS = 800  # less text than this is worth a second reading, which has to find
+_GAIN = 3  # times as much, and no mere crumb
+_CRUMB_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,28 @@ def extract(html: bytes, url: str = "", charset: str = "", settings: Extract | N
     loads_tex = mark_formulas(tree, source)
     clock.check("the maths pass")
     try:
-        page = layout(tree, settings.max_depth)
+        chosen = main_content(layout(tree, settings.max_depth))
+        clock.check("the walk")
+        if _chars(chosen) < _THIN_CHARS:
+            again = _leniently(source, settings.max_depth)
+            chosen = again if _chars(again) > max(_CRUMB_CHARS, _GAIN * _chars(chosen)) else chosen
+            clock.check("the second walk")
     except TooDeep as error:
         raise ExtractError("too_deep", f"{url}: {error}; extract.max_depth sets the limit") from None
-    clock.check("the walk")
-    chosen = main_content(page)
-    clock.check("the choice of main content")
     text, formulas = unmark(_joined(chosen), dollars=loads_tex)
     code = tuple(unmark(block.text, dollars=False)[0] for block in chosen if block.tag == "pre")
     return Page(title, text, tuple(formulas), code, name)
+
+
+def _leniently(source: str, max_depth: int) -> list[Block]:
+    """A second reading, of a page that gave next to nothing."""
+    tree = LexborHTMLParser(source)
+    mark_formulas(tree, source)
+    return main_content(layout(tree, max_depth, lenient=True))
+
+
+def _chars(blocks: list[Block]) -> int:
+    return sum(len(block.text) for block in blocks)
 
 
 class _Clock:

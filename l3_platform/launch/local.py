@@ -53,9 +53,7 @@ def run_training(
                     f"{job.folder}: {state.message}; gave up after {settings.max_restarts} relaunches without a new "
                     f"checkpoint (train.max_restarts). Last lines:\n\n{launcher.tail()}"
                 )
-            say(
-                f"{state.message}; relaunching from {newest or 'the beginning'} ({restarts} of {settings.max_restarts})"
-            )
+            say(f"{state.message}; relaunching from {newest or 'the beginning'} ({restarts} of {settings.max_restarts})")
 
 
 def launcher_for(settings: TrainSettings) -> Launcher:

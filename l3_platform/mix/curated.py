@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from l3_platform.curate.pii import mask
+from l3_platform.dedup.code import CODE_SHARE
 from l3_platform.dedup.lines import without_lines
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
 from l3_platform.engine import Counts, Output, connect, map_shards
@@ -59,8 +60,9 @@ SELECT
         WHEN NOT versions.newest                                          THEN 'url_version'
         WHEN NOT duplicates.representative                                THEN 'duplicate'
 
-        -- quality, where the classifier knows the language
+        -- quality, where the classifier knows the language and there is prose to judge
         WHEN list_contains($quality_languages, languages.language)
+         AND quality.code_share < $code_share
          AND quality.score < $min_quality                                 THEN 'quality'
     END AS dropped_by
 FROM documents
@@ -96,7 +98,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "pii": ("emails", "phones", "ips", "ibans", "cards", "density"),
     "url_versions": ("newest",),
     "duplicate_documents": ("representative",),
-    "quality_scores": ("score",),
+    "quality_scores": ("score", "code_share"),
 }
 UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")  # every character counts as a word there
 
@@ -145,9 +147,7 @@ def decide(connection: duckdb.DuckDBPyConnection, settings: Settings) -> pa.Tabl
     return connection.sql(DECISION, params=_thresholds(settings)).to_arrow_table().cast(DECISIONS)
 
 
-def open_views(
-    connection: duckdb.DuckDBPyConnection, shards: Iterable[Beside], domains: pa.Table | None = None
-) -> None:
+def open_views(connection: duckdb.DuckDBPyConnection, shards: Iterable[Beside], domains: pa.Table | None = None) -> None:
     """Views of these shards' documents and sidecars, for `decide`.
 
     `domains` counts the pages of each domain (DOMAINS); without it they are counted over these shards alone.
@@ -225,5 +225,6 @@ def _thresholds(settings: Settings) -> dict[str, Any]:
         "unspaced_languages": list(UNSPACED_LANGUAGES),
         "max_pii_density": settings.pii.max_density,
         "quality_languages": list(settings.curate.quality_languages),
+        "code_share": CODE_SHARE,
         "min_quality": settings.quality.min_score,
     }

@@ -71,9 +71,8 @@ def export_model(
 
 def load_exported(folder: str | Path, device: str = "cpu") -> Llama:
     """The model of an exported folder, fp32, in evaluation mode. Raises FileNotFoundError, ValueError."""
-    with torch.device("meta"):
+    with torch.device(device):
         model = Llama(read_config(folder))
-    model.to_empty(device=device)
     fill_from_export(model, folder)
     return model.eval()
 
@@ -135,9 +134,7 @@ def hugging_face_name(name: str) -> str:
     return f"model.layers.{layer}.{_LAYER[part]}.{kind}"
 
 
-def _write_weights(
-    model: Llama, partial: Path, full: Callable[[Tensor], Tensor], writer: bool, file_bytes: int
-) -> None:
+def _write_weights(model: Llama, partial: Path, full: Callable[[Tensor], Tensor], writer: bool, file_bytes: int) -> None:
     from safetensors.torch import save_file
 
     groups = _groups([(name, p.numel() * 4) for name, p in model.named_parameters()], file_bytes)

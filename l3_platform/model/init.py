@@ -38,9 +38,7 @@ def initialize(model: Llama, seed: int, rows: Rows = whole) -> None:
             deviation /= (2 * model.config.layers) ** 0.5
         for start in range(first - first % ROWS_A_DRAW, first + len(local), ROWS_A_DRAW):
             stop = min(start + ROWS_A_DRAW, parameter.shape[0])
-            drawn = torch.empty(stop - start, parameter.shape[1]).normal_(
-                0.0, deviation, generator=_generator(seed, name, start)
-            )
+            drawn = torch.empty(stop - start, parameter.shape[1]).normal_(0.0, deviation, generator=_generator(seed, name, start))
             begin, end = max(start, first), min(stop, first + len(local))
             local[begin - first : end - first] = drawn[begin - start : end - start]
 

@@ -17,13 +17,15 @@ LOGITS_A_CHUNK = 1 << 26
 
 
 class Llama(nn.Module):
+    """Its weights are undefined until `l3_platform.model.init.initialize`, an export or a checkpoint fills them."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.d_model)
+        self.tok_embeddings = Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.output = None if config.tied else _linear(config.d_model, config.vocab_size)
+        self.output = None if config.tied else Linear(config.d_model, config.vocab_size)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, bos_id: int | None = None) -> Tensor:
         """Logits, or the summed loss where `targets` are given.
@@ -85,10 +87,10 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        self.wq = _linear(config.d_model, config.d_model)
-        self.wk = _linear(config.d_model, config.kv_heads * config.head_dim)
-        self.wv = _linear(config.d_model, config.kv_heads * config.head_dim)
-        self.wo = _linear(config.d_model, config.d_model)
+        self.wq = Linear(config.d_model, config.d_model)
+        self.wk = Linear(config.d_model, config.kv_heads * config.head_dim)
+        self.wv = Linear(config.d_model, config.kv_heads * config.head_dim)
+        self.wo = Linear(config.d_model, config.d_model)
 
     def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
         batch, seq, _ = x.shape
@@ -104,12 +106,25 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.w1 = _linear(config.d_model, config.ffn)
-        self.w2 = _linear(config.ffn, config.d_model)
-        self.w3 = _linear(config.d_model, config.ffn)
+        self.w1 = Linear(config.d_model, config.ffn)
+        self.w2 = Linear(config.ffn, config.d_model)
+        self.w3 = Linear(config.d_model, config.ffn)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class Linear(nn.Linear):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Nothing: filled afterwards. Random numbers on the meta device would import torch's compiler, a second."""
+
+
+class Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        """Nothing, as in `Linear`."""
 
 
 class RMSNorm(nn.Module):
@@ -141,7 +156,3 @@ def document_mask(tokens: Tensor, bos_id: int) -> Tensor:
     document = (tokens == bos_id).cumsum(dim=1)
     same = document[:, :, None] == document[:, None, :]
     return same.tril().unsqueeze(1)
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, bias=False)

@@ -92,14 +92,13 @@ def _selected(definitions: Any, select: str) -> list[Any] | None:
 
 
 def _errors(result: Any) -> list[str]:
-    """One line a failed step: the innermost cause, in its own words."""
+    """One line a failed step: what our own code raised, in its own words."""
     lines = []
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            while error.cause is not None:
-                error = error.cause
-            lines.append(f"{event.step_key}: {error.message.strip()}")
+            raised = error.cause or error  # Dagster wraps it once
+            lines.append(f"{event.step_key}: {raised.message.strip()}")
     return lines
 
 

@@ -59,6 +59,7 @@ class Tracking(dg.ConfigurableResource):
 
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         if self.uri.startswith("http://127.0.0.1"):
             wait_until_up(f"{self.uri}/health", seconds=30.0)  # it may still be starting
         return MlflowClient(tracking_uri=self.uri)

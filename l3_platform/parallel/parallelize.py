@@ -45,13 +45,13 @@ def parallelize(
 
 def local_rows(parameter: Tensor) -> tuple[Tensor, int]:
     """The rows of a parameter that this rank holds and the first one's index: `Rows` of `l3_platform.model.init`."""
-    from torch.distributed.tensor import DTensor
+    if not hasattr(parameter, "full_tensor"):  # not isinstance: importing DTensor costs a single process a second
+        return parameter, 0
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    if not isinstance(parameter, DTensor):
-        return parameter, 0
-    _, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
-    return parameter.to_local(), offset[0]
+    sharded = cast(Any, parameter)
+    _, offset = compute_local_shape_and_global_offset(sharded.shape, sharded.device_mesh, sharded.placements)
+    return sharded.to_local(), offset[0]
 
 
 def full(parameter: Tensor) -> Tensor:
@@ -84,9 +84,7 @@ def _checkpoint_blocks(model: Llama) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
-def _shard(
-    model: Llama, mesh: Mesh, device: torch.device, precision: Literal["fp32", "bf16"], unit_parameters: int
-) -> None:
+def _shard(model: Llama, mesh: Mesh, device: torch.device, precision: Literal["fp32", "bf16"], unit_parameters: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from l3_platform.dedup.code import CODE_SHARE, code_share
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
 from l3_platform.engine import Counts, Output, map_shards
 from l3_platform.quality import fasttext_model
@@ -74,10 +75,12 @@ def given_model(path: str) -> Output:
 
 
 def sample(shards: Beside, labeller: Annotator, quota: int) -> Output:
-    """SAMPLE rows: of each label the `quota` representatives whose hash of doc_id is smallest."""
+    """SAMPLE rows: of each label the `quota` representatives, pages of code left out, whose hash of doc_id is smallest."""
     columns = {"url_versions": ["newest"], "duplicate_documents": ["representative"]}
     table = read_beside(shards, documents=["url", "text"], **columns)
     table = table.filter(pc.field("newest") & pc.field("representative"))
+    prose = [code_share(text or "") < CODE_SHARE for text in table["text"].to_pylist()]
+    table = table.filter(pa.array(prose, pa.bool_()))
     order = [xxhash.xxh3_64_intdigest(doc_id.bytes) for doc_id in table["doc_id"].to_pylist()]
     table = table.append_column("order", pa.array(order, pa.uint64())).append_column("label", labeller.label(table))
     chosen = smallest(table, quota)

@@ -1,9 +1,9 @@
 """Knowledge domain of each document (Llama 3, section 3.1.2): a topic for re-weighting, and its group in the data mix.
 
 The model is transparent: a topic's score is the weight of its words that occur, a word weighing less the more topics
-list it; `topics.json` is the whole of it. Groups follow the mix of the paper: documents in other languages are
-`multilingual`, pages that are mostly code `code`, those dense in formulas or words of mathematics `math`, all others
-`general`.
+list it, and a topic less whose words tell form more than subject; `topics.json` is the whole of it. Groups follow the
+mix of the paper: documents in other languages are `multilingual`, pages that are mostly code `code`, those dense in
+formulas or words of mathematics `math`, all others `general`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from l3_platform.dedup.code import CODE_SHARE, MAX_CHARS, code_share
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside
 from l3_platform.engine import Output, map_shards
 from l3_platform.settings import Settings
@@ -31,18 +33,10 @@ OTHER = "other"  # the topic of a document with too little evidence
 
 MIN_EVIDENCE = 3  # distinct words of a topic
 URL_WEIGHT = 4  # occurrences that a word of the URL is worth
-MAX_CHARS = 20_000  # read of a text
-CODE_SHARE = 0.4  # of characters in lines of code
 FORMULAS_PER_WORD = 0.01
 MATH_WORDS = 0.03  # share of words that are mathematics'
 
 _WORD = re.compile(r"[a-z]{2,}")
-_CODE_LINE = re.compile(
-    r"^(?:\s{2,}\S|\t|>>>|\.\.\. |\$ |#include|#!/|//|/\*|@\w+|\}|\{)"
-    r"|^(?:def|class|import|from|for|while|if|elif|else|try|except|with|return|raise|assert|function|var|let|const|public"
-    r"|private|static|void|package|using|use|fn|func|struct|namespace)\b.*[:;{()}]?$(?<![.!?,])"
-    r"|[;{}]\s*$|^[\w.\[\]]+\s*[+*/-]?=\s*\S|^[\w.]+\(.*\)$"
-)
 
 
 def build_knowledge_domains(
@@ -84,6 +78,7 @@ def topic_of(text: str, url: str = "") -> tuple[str, float]:
         for topic in model.url_words.get(word, ()):
             found[topic] = found.get(topic, 0.0) + math.log2(1 + URL_WEIGHT)
             evidence[topic] += 1
+    found = {topic: model.weights[topic] * score for topic, score in found.items()}
     ranked = sorted((-score, topic) for topic, score in found.items() if evidence[topic] >= MIN_EVIDENCE)
     if not ranked:
         return OTHER, 0.0
@@ -104,30 +99,21 @@ def group_of(text: str, formulas: int, language: str) -> str:
     return "math" if dense or formulated else "general"
 
 
-def code_share(text: str) -> float:
-    """Share of the characters that stand in lines of code, white space left out."""
-    code = total = 0
-    for line in text[:MAX_CHARS].split("\n"):
-        chars = len(line) - line.count(" ")
-        total += chars
-        code += chars if _CODE_LINE.search(line) else 0
-    return code / total if total else 0.0
-
-
 @dataclass(frozen=True)
 class TopicModel:
-    topics: tuple[str, ...]
+    weights: dict[str, float]  # of each topic
     words: dict[str, tuple[str, ...]]  # word to the topics that list it
     url_words: dict[str, tuple[str, ...]]
 
     def weight(self, word: str) -> float:
-        return math.log2(1 + len(self.topics) / len(self.words[word]))
+        return math.log2(1 + len(self.weights) / len(self.words[word]))
 
 
 @functools.cache
 def topic_model() -> TopicModel:
     source = json.loads(Path(__file__).with_name("topics.json").read_text(encoding="utf-8"))
-    return TopicModel(tuple(source), _listing(source, "words"), _listing(source, "url_words"))
+    weights = {topic: entry.get("weight", 1.0) for topic, entry in source.items()}
+    return TopicModel(weights, _listing(source, "words"), _listing(source, "url_words"))
 
 
 @functools.cache
@@ -135,6 +121,6 @@ def mathematics() -> frozenset[str]:
     return frozenset(word for word, topics in topic_model().words.items() if "mathematics" in topics)
 
 
-def _listing(source: dict[str, dict[str, str]], key: str) -> dict[str, tuple[str, ...]]:
+def _listing(source: dict[str, dict[str, Any]], key: str) -> dict[str, tuple[str, ...]]:
     words = {word for entry in source.values() for word in entry[key].split()}
     return {word: tuple(topic for topic in source if word in source[topic][key].split()) for word in sorted(words)}

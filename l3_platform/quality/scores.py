@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from l3_platform.dedup.code import code_share
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
 from l3_platform.engine import Output, map_actors, map_shards
 from l3_platform.quality import fasttext_model
@@ -17,8 +18,15 @@ from l3_platform.quality.classifier import MODEL_FILE
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Shard, Writer, files
 
-SCORES = pa.schema([("doc_id", pa.uuid()), ("score", pa.float32()), ("model", pa.string())])
-SCHEMA = pa.schema([("doc_id", pa.uuid()), ("score", pa.float32()), ("bucket", pa.int8()), ("model", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("doc_id", pa.uuid()),
+        ("score", pa.float32()),  # probability of `referenced`
+        ("bucket", pa.int8()),  # decile of the score in the corpus, 9 the best
+        ("code_share", pa.float32()),  # of the characters; the more, the less a classifier of prose can say
+        ("model", pa.string()),  # digest of the model's file
+    ]
+)
 BUCKETS = 10
 BATCH = 512  # texts a call of the model
 
@@ -40,7 +48,7 @@ def build_quality_scores(
 
 
 class Scorer:
-    """The model in a worker's memory: `Scorer(url)(shards) -> Output` with SCORES rows."""
+    """The model in a worker's memory: `Scorer(url)(shards) -> Output` with all of SCHEMA but `bucket`."""
 
     def __init__(self, url: str) -> None:
         content = files.read(url)
@@ -52,8 +60,13 @@ class Scorer:
         texts = [fasttext_model.prepared(text or "") for text in table["text"].to_pylist()]
         batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
         scores = [fasttext_model.probabilities(self.model, batch) for batch in batches]
-        column = pa.array(np.concatenate([np.zeros(0, np.float32), *scores]))
-        return Output.annotated(pa.table([table["doc_id"], column, pa.repeat(self.version, len(column))], schema=SCORES))
+        columns = {
+            "doc_id": table["doc_id"],
+            "score": pa.array(np.concatenate([np.zeros(0, np.float32), *scores])),
+            "code_share": pa.array([code_share(text or "") for text in table["text"].to_pylist()], pa.float32()),
+            "model": pa.repeat(self.version, table.num_rows),
+        }
+        return Output.annotated(pa.table(columns))
 
 
 def decile_edges(parts: Sequence[npt.NDArray[np.float32]]) -> list[float]:
@@ -74,4 +87,4 @@ def _log_odds(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 def with_buckets(shard: Shard, edges: Sequence[float]) -> Output:
     table = shard.read()
     bucket = np.searchsorted(np.array(edges), table["score"].to_numpy()).astype(np.int8)
-    return Output.annotated(pa.table([table["doc_id"], table["score"], pa.array(bucket), table["model"]], schema=SCHEMA))
+    return Output.annotated(table.append_column("bucket", pa.array(bucket)).select(SCHEMA.names).cast(SCHEMA))

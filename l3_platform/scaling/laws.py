@@ -119,7 +119,10 @@ def _by_budget(runs: pa.Table) -> tuple[dict[float, tuple[np.ndarray, np.ndarray
     flops, tokens, loss = (np.asarray(runs[name].to_numpy(), np.float64) for name in ("flops", "tokens", "loss"))
     valid = np.isfinite(loss) & (loss > 0) & (tokens > 0) & (flops > 0)
     if not valid.any():
-        raise ValueError(f"scaling runs: none of {len(loss)} has a finite loss; look at isoflop_runs")
+        raise ValueError(
+            f"scaling runs: none of {len(loss)} has a finite loss; see which points isoflop_runs left out and why, "
+            "or lower scaling.learning_rate"
+        )
     diverged = int(np.count_nonzero(~valid))
     notes = [f"{diverged} of {len(loss)} runs have no finite loss and are left out"] if diverged else []
     budgets = {}

@@ -27,6 +27,8 @@ def isoflop_chart(runs: pa.Table, law: ScalingLaw, target_budget: float | None =
     _law(right, law, colours, target_budget)
     right.set(xscale="log", yscale="log", xlabel="training FLOPs", ylabel="optimal tokens", title=_title(law))
     right.legend(fontsize=7, loc="upper left")
+    for axis in (left.xaxis, right.xaxis, right.yaxis):
+        _sparse_ticks(axis)
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -62,6 +64,17 @@ def _law(axes, law: ScalingLaw, colours, target: float | None) -> None:
         tokens, params = law.at(target)
         text = f"{target:.2g} FLOPs:\n{_short(tokens)} tokens,\n{_short(params)} parameters"
         axes.plot(target, tokens, "*", color="crimson", markersize=11, zorder=4, label=text)
+
+
+def _sparse_ticks(axis) -> None:
+    """Decades as usual; a span of less than two, which matplotlib labels at every digit, gets 1, 2 and 5 only."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}".replace("e+", "e")))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _title(law: ScalingLaw) -> str:

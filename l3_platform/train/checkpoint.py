@@ -134,10 +134,7 @@ class Checkpoints:
 
     def _digests(self, partial: Path) -> dict[str, list[int | str]]:
         """Size and digest of every file, each rank reading its own."""
-        mine = {
-            path.name: [path.stat().st_size, _digest(path)]
-            for path in sorted(partial.glob(f"__{self.ranks.rank}_*.distcp"))
-        }
+        mine = {path.name: [path.stat().st_size, _digest(path)] for path in sorted(partial.glob(f"__{self.ranks.rank}_*.distcp"))}
         if self.ranks.first:
             mine[".metadata"] = [(partial / ".metadata").stat().st_size, _digest(partial / ".metadata")]
         if self.ranks.size == 1:

@@ -68,9 +68,7 @@ class DataOrder:
         self._keys = [_hash(seed, domain) for domain in self.domains]
         # Share of each domain among those not yet decided: a chain of two-way splits needs no table of past choices.
         rest = np.cumsum([shares[domain] for domain in self.domains][::-1])[::-1]
-        self._splits = [
-            round(shares[domain] / float(left) * _ONE) for domain, left in zip(self.domains, rest, strict=True)
-        ]
+        self._splits = [round(shares[domain] / float(left) * _ONE) for domain, left in zip(self.domains, rest, strict=True)]
         self._splits[-1] = _ONE
         self._phases = [_hash(seed, f"phase of {domain}") % _ONE for domain in self.domains]
 

@@ -76,9 +76,7 @@ class TrainJob(BaseModel):
     threads: int = Field(1, ge=1, description="CPU threads a rank")
     mlflow_tracking_uri: str = Field("", description="empty: MLflow is not imported")
     mlflow_run_id: str = ""
-    shutdown_seconds: float = Field(
-        8.0, description="between the request to stop and KILL; a checkpoint must fit in it"
-    )
+    shutdown_seconds: float = Field(8.0, description="between the request to stop and KILL; a checkpoint must fit in it")
     peak_flops: float = Field(0.0, description="of one device, FLOPs a second, for MFU; 0: MFU is not reported")
 
     @classmethod
@@ -117,9 +115,7 @@ class TrainJob(BaseModel):
             if share < 0:
                 raise ValueError(f"shares: {domain} has the negative weight {share}")
             if share > 0 and not self.data.get(domain):
-                raise ValueError(
-                    f"data: domain {domain!r} has weight {share} but no token files; known: {sorted(self.data)}"
-                )
+                raise ValueError(f"data: domain {domain!r} has weight {share} but no token files; known: {sorted(self.data)}")
         if self.average_last and not self.checkpoint_every_tokens:
             raise ValueError(f"average_last is {self.average_last}, so checkpoint_every_tokens must be set too")
         _check_ramp(self.ramp, self.total_tokens)
@@ -143,9 +139,7 @@ class TrainResult(BaseModel):
     @property
     def held_out_loss(self) -> float:
         """Nats a token over all domains; NaN where nothing was held out."""
-        nats, tokens = (
-            (sum(column) for column in zip(*self.held_out.values(), strict=True)) if self.held_out else (0, 0)
-        )
+        nats, tokens = (sum(column) for column in zip(*self.held_out.values(), strict=True)) if self.held_out else (0, 0)
         return nats / tokens if tokens else float("nan")
 
     @classmethod
@@ -174,9 +168,7 @@ def _check_ramp(ramp: tuple[Stage, ...], total_tokens: int) -> None:
         raise ValueError(f"ramp: from_tokens must begin at 0 and increase (got {starts})")
     for stage in ramp:
         if unit % stage.seq_len:
-            raise ValueError(
-                f"ramp: seq_len {stage.seq_len} must divide the longest, {unit}, so that no token is split off"
-            )
+            raise ValueError(f"ramp: seq_len {stage.seq_len} must divide the longest, {unit}, so that no token is split off")
         if stage.batch_tokens % unit or stage.batch_tokens < unit:
             raise ValueError(
                 f"ramp: batch_tokens {stage.batch_tokens} at {stage.from_tokens} tokens must be a multiple of the "

@@ -14,7 +14,9 @@ from l3_platform.settings import Heuristics
 
 # ---------------------------------------------------------------- a plain reference, with no word of the kernels' code in it
 
-ALONE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+ALONE = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+)
 
 
 def reference_words(text: str) -> list[str]:
@@ -24,7 +26,13 @@ def reference_words(text: str) -> list[str]:
         kind = unicodedata.category(char)[0] if char < "\U00010000" else "?"
         if char in "'’":
             following = text[i + 1 : i + 2]
-            inner = word and following and following < "\U00010000" and unicodedata.category(following)[0] == "L" and not ALONE.match(following)
+            inner = (
+                word
+                and following
+                and following < "\U00010000"
+                and unicodedata.category(following)[0] == "L"
+                and not ALONE.match(following)
+            )
             kind = "M" if inner else "?"
         alone = (kind == "L" and ALONE.match(char)) or "\U00020000" <= char < "\U00040000"
         if not alone and (kind in "LN" or (kind == "M" and word)):
@@ -129,7 +137,9 @@ def test_stop_words_follow_the_language():
 def test_dirty_words_count_phrases_of_the_list(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("foul phrase here\n龟公\n")
-    table = text_heuristics(pa.array(["A Foul Phrase here, xxx!", "他是龟公", "foul here"]), settings=Heuristics(dirty_word_list=str(path)))
+    table = text_heuristics(
+        pa.array(["A Foul Phrase here, xxx!", "他是龟公", "foul here"]), settings=Heuristics(dirty_word_list=str(path))
+    )
     assert table["dirty_words"].to_pylist() == [2 / 5, 1 / 4, 0.0]
 
 

@@ -54,7 +54,12 @@ def test_queries_that_differ_stay_apart():
 
 @pytest.mark.parametrize(
     ("host", "domain"),
-    [("a.b.example.co.uk", "example.co.uk"), ("www.lake.org", "lake.org"), ("10.0.0.1", "10.0.0.1"), ("me.github.io", "me.github.io")],
+    [
+        ("a.b.example.co.uk", "example.co.uk"),
+        ("www.lake.org", "lake.org"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("me.github.io", "me.github.io"),
+    ],
 )
 def test_the_registered_domain_knows_second_level_suffixes(host, domain):
     assert registered_domain(host) == domain
@@ -76,7 +81,11 @@ def test_a_listed_url_blocks_the_pages_under_it_at_whole_segments(tmp_path):
 
 
 def test_a_listed_word_blocks_as_a_whole_word_only():
-    assert blocked("http://a.org/best-casino-2024", "http://a.org/casinos", "http://xxx.a.org/") == ["word:casino", None, "word:xxx"]
+    assert blocked("http://a.org/best-casino-2024", "http://a.org/casinos", "http://xxx.a.org/") == [
+        "word:casino",
+        None,
+        "word:xxx",
+    ]
 
 
 def test_the_sidecar_has_the_documents_order_and_schema():
@@ -96,9 +105,18 @@ def test_real_block_lists_block_what_they_list(shared_data):
     listed = [f"https://{line}/page" for line in (folder / "ut1-gambling-domains.txt").read_text().split()[:500]]
     urls = [f"http://{line}" for line in (folder / "ut1-adult-urls.txt").read_text().split()[:500]]
     assert all(blocked(*listed, *urls, settings=settings))
-    assert blocked("https://docs.python.org/3/library/os.html", "https://en.wikipedia.org/wiki/Lake", settings=settings) == [None, None]
+    assert blocked("https://docs.python.org/3/library/os.html", "https://en.wikipedia.org/wiki/Lake", settings=settings) == [
+        None,
+        None,
+    ]
 
 
 def test_a_missing_list_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
         blocked("http://a.org/", settings=UrlPolicy(domain_lists=("nowhere.txt",)))
+
+
+def test_the_built_in_list_blocks_every_listed_domain_of_the_demo():
+    planted = pytest.importorskip("l3_platform.crawl.demo.planted")
+    urls = [f"http://www.{domain}/page" for domain in planted.LISTED_DOMAINS]
+    assert blocked(*urls) == ["domain_list:listed_domains"] * len(urls)

@@ -26,15 +26,9 @@ class Corpus:
     def __init__(self, folder: str, snapshots: Sequence[Sequence[Sequence[Page]]]) -> None:
         self.folder = folder
         self.pages = [page for shards in snapshots for shard in shards for page in shard]
-        self.documents = [
-            self._dataset("documents", number, shards, _documents) for number, shards in enumerate(snapshots)
-        ]
-        self.url_policy = [
-            self._dataset("url_policy", number, shards, _policy) for number, shards in enumerate(snapshots)
-        ]
-        self.languages = [
-            self._dataset("languages", number, shards, _language) for number, shards in enumerate(snapshots)
-        ]
+        self.documents = [self._dataset("documents", number, shards, _documents) for number, shards in enumerate(snapshots)]
+        self.url_policy = [self._dataset("url_policy", number, shards, _policy) for number, shards in enumerate(snapshots)]
+        self.languages = [self._dataset("languages", number, shards, _language) for number, shards in enumerate(snapshots)]
 
     def _dataset(
         self, asset: str, number: int, shards: Sequence[Sequence[Page]], table: Callable[[Sequence[Page]], pa.Table]

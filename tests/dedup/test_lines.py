@@ -65,9 +65,21 @@ def test_buckets_count_apart(corpus, dedup_settings, id_of):
     assert [bool(lines) for lines in found.values()] == [side in crowded for side in sides]
 
 
-def test_lines_of_code_are_left_alone():
-    text = "def f(x):\n    return x\n\n>>> f(1)\n1\n\nProse stays here.\n}\nor"
-    assert [line for _, line in counted_lines(text, 3)] == ["Prose stays here."]
+@pytest.mark.parametrize("code", ["def f(x):\n    return x", ">>> f(1)\nTrue\n2", "import numpy as np\nx = 1", "f(1);\ng(2);"])
+def test_lines_of_code_are_left_alone(code):
+    text = f"Prose counts.\n\n{code}\n\nMore of it."
+    assert [line for _, line in counted_lines(text, 3)] == ["Prose counts.", "More of it."]
+
+
+@pytest.mark.parametrize(
+    "line", ["Subscribe to our newsletter", "For more, see the guide", "(c) 2024 Example Ltd.", "From our partners"]
+)
+def test_a_banner_is_not_code(line):
+    assert [found for _, found in counted_lines(line, 3)] == [line]
+
+
+def test_short_lines_never_count():
+    assert list(counted_lines("or\n }", 3)) == []
 
 
 def test_an_index_is_that_of_the_line_in_the_text():

@@ -66,7 +66,9 @@ def test_plain_text_counts_as_a_document(run):
 
 def test_a_wrong_digest_is_quarantined_with_its_place(run):
     http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + PROSE
-    bad = record("response", http, "http://a.org/", "application/http; msgtype=response", "WARC-Block-Digest: sha1:" + "A" * 32 + "\r\n")
+    bad = record(
+        "response", http, "http://a.org/", "application/http; msgtype=response", "WARC-Block-Digest: sha1:" + "A" * 32 + "\r\n"
+    )
     good = response(PROSE)
     output = run(good, bad)
     assert output.quarantine is not None
@@ -88,7 +90,11 @@ def test_an_unforeseen_failure_of_one_page_costs_one_page(run, monkeypatch):
 
 
 def test_doc_id_depends_on_url_time_and_payload(run):
-    ids = run(response(PROSE), response(PROSE), response(PROSE + b" "), response(PROSE, url="http://b.org/")).table["doc_id"].to_pylist()
+    ids = (
+        run(response(PROSE), response(PROSE), response(PROSE + b" "), response(PROSE, url="http://b.org/"))
+        .table["doc_id"]
+        .to_pylist()
+    )
     assert len(set(ids)) == 3
 
 

@@ -24,7 +24,9 @@ def test_navigation_footer_and_sidebar_go():
 
 
 def test_a_cookie_banner_goes_by_its_class():
-    banner = '<div class="cookie-consent"><p>We value your privacy and use small files to remember what you like on our pages.</p></div>'
+    banner = (
+        '<div class="cookie-consent"><p>We value your privacy and use small files to remember what you like on our pages.</p></div>'
+    )
     assert text(f"{banner}<div><p>{PROSE}</p><p>{MORE}</p><p>{PROSE}</p></div>") == f"{PROSE}\n\n{MORE}\n\n{PROSE}"
 
 

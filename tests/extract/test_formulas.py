@@ -12,7 +12,9 @@ def formulas(html: str) -> tuple[str, ...]:
 
 
 def test_a_tex_annotation_beats_the_mathml_around_it():
-    math = "<math><semantics><mi>z</mi><annotation encoding='application/x-tex'>{\\displaystyle A^{H}}</annotation></semantics></math>"
+    math = (
+        "<math><semantics><mi>z</mi><annotation encoding='application/x-tex'>{\\displaystyle A^{H}}</annotation></semantics></math>"
+    )
     assert formulas(math) == ("A^{H}",)
 
 
@@ -29,7 +31,9 @@ def test_a_katex_formula_appears_once():
 
 
 def test_a_mathjax_script_replaces_what_it_rendered():
-    html = '<span class="MathJax_Preview">x2</span><span class="MathJax">x2</span><script type="math/tex; mode=display">x^2</script>'
+    html = (
+        '<span class="MathJax_Preview">x2</span><span class="MathJax">x2</span><script type="math/tex; mode=display">x^2</script>'
+    )
     assert extract(f"<p>{PROSE}{html}</p>".encode()).text.endswith("in full: $$x^2$$")
 
 

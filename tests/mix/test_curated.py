@@ -40,7 +40,7 @@ ORDINARY: dict[str, dict[str, Any]] = {
     "pii": {"emails": 0, "phones": 0, "ips": 0, "ibans": 0, "cards": 0, "density": 0.0},
     "url_versions": {"newest": True},
     "duplicate_documents": {"representative": True},
-    "quality_scores": {"score": 0.8},
+    "quality_scores": {"score": 0.8, "code_share": 0.0},
     "repeated_lines": {"removed_lines": []},
     "knowledge_domains": {"topic": "physics", "domain_group": "general"},
 }
@@ -49,6 +49,7 @@ TYPES = {
     "newest": pa.bool_(),
     "representative": pa.bool_(),
     "score": pa.float32(),
+    "code_share": pa.float32(),
     "removed_lines": pa.list_(pa.int32()),
     "fetch_time": pa.timestamp("us", "UTC"),
 }
@@ -144,9 +145,10 @@ def test_only_wanted_languages_are_kept():
         {"languages": {"language": "und", "score": 0.0}},
         {"languages": {"language": "zh"}, "text_heuristics": {"mean_word_length": 1.0}},
         {"languages": {"language": "de"}, "quality_scores": {"score": 0.0}},
+        {"quality_scores": {"score": 0.0, "code_share": 0.9}},
     ],
 )
-def test_a_rule_judges_only_the_languages_it_knows(page):
+def test_a_rule_judges_only_what_it_knows(page):
     assert reason(page) is None
 
 

@@ -59,10 +59,7 @@ def reference_logits(model: Llama, tokens: np.ndarray, bos_id: int | None) -> np
         x = x + np.concatenate(heads, 1) @ w[p + "attention.wo.weight"].T
         h = norm(x, w[p + "ffn_norm.weight"])
         gate = h @ w[p + "feed_forward.w1.weight"].T
-        x = (
-            x
-            + (gate / (1 + np.exp(-gate)) * (h @ w[p + "feed_forward.w3.weight"].T)) @ w[p + "feed_forward.w2.weight"].T
-        )
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ w[p + "feed_forward.w3.weight"].T)) @ w[p + "feed_forward.w2.weight"].T
     return norm(x, w["norm.weight"]) @ w.get("output.weight", w["tok_embeddings.weight"]).T
 
 

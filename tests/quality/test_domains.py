@@ -2,12 +2,12 @@
 
 import pytest
 
+from l3_platform.dedup.code import code_share
 from l3_platform.extract import extract
 from l3_platform.quality.domains import (
     GROUPS,
     OTHER,
     build_knowledge_domains,
-    code_share,
     group_of,
     topic_model,
     topic_of,
@@ -19,8 +19,8 @@ PYTHON = "import os\n\ndef f(x):\n    return x + 1\n\nclass A:\n    value = 3\n\
 
 
 def test_there_are_about_two_dozen_topics_that_the_mix_can_weigh():
-    assert 20 <= len(topic_model().topics) <= 30
-    assert {"mathematics", "software_documentation", "arts_and_entertainment"} <= set(topic_model().topics)
+    assert 20 <= len(topic_model().weights) <= 30
+    assert {"mathematics", "software_documentation", "arts_and_entertainment"} <= set(topic_model().weights)
 
 
 @pytest.mark.parametrize(

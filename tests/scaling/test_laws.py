@@ -140,3 +140,8 @@ def test_a_law_survives_json():
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match="no column 'loss'"):
         fit_isoflop(made_runs().drop_columns(["loss"]))
+
+
+def test_a_sweep_without_runs_is_refused_in_words():
+    with pytest.raises(ValueError, match="none of 0 has a finite loss; see which points isoflop_runs left out"):
+        fit_isoflop(made_runs().slice(0, 0))

@@ -25,8 +25,7 @@ def order_of(folder: Path, sizes: dict[str, list[int]], shares: dict[str, float]
     for number, (domain, lengths) in enumerate(sizes.items(), start=1):
         bounds = np.cumsum([0, *lengths])
         files = [
-            write(folder, f"{domain}-{i}.bin", np.arange(a, b) + number * 1_000_000)
-            for i, (a, b) in enumerate(pairwise(bounds))
+            write(folder, f"{domain}-{i}.bin", np.arange(a, b) + number * 1_000_000) for i, (a, b) in enumerate(pairwise(bounds))
         ]
         streams[domain] = TokenStream(files)
     return DataOrder(streams, shares, unit, seed=3)

@@ -10,7 +10,8 @@ from l3_platform.crawl.demo.harvest import articles
 from l3_platform.crawl.demo.maths import STYLES
 from l3_platform.crawl.demo.page import Article, Page, Truth, draw, pick
 from l3_platform.crawl.demo.render import Rendered, render, visible_text
-from l3_platform.crawl.demo.templates import MATHJAX, Placed, place, wrap
+from l3_platform.crawl.demo.sites import Placed, place
+from l3_platform.crawl.demo.templates import MATHJAX, wrap
 from l3_platform.crawl.sources import CrawlError
 
 SNAPSHOTS = ("demo-1", "demo-2")
@@ -92,7 +93,7 @@ class Builder:
         return draw(self.seed, "order", snapshot, url)
 
     def older_and_newer(self, key: str, number: int) -> tuple[tuple[str, float], tuple[str, float]]:
-        """(snapshot, order) of two pages of which the first is fetched earlier: two times in one snapshot, the third across both."""
+        """(snapshot, order) of two pages, the first fetched earlier: two times in one snapshot, the third across both."""
         low, high = sorted((draw(self.seed, key, number, 0), draw(self.seed, key, number, 1)))
         if number % 3 == 2:
             return (SNAPSHOTS[0], high), (SNAPSHOTS[1], low)

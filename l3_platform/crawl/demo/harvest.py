@@ -17,15 +17,20 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from l3_platform.crawl.demo.originality import Originality
 from l3_platform.crawl.demo.page import Article, draw
 
 MIN_CHARS, MAX_CHARS = 1_200, 7_000  # of a page's source text
 _MAX_FILE = 900_000  # bytes; larger files are generated
+_OURS = "l3-platform"
 _MIN_DOCUMENTED = 0.3  # share of a file inside triple quotes
 _SKIPPED = frozenset(
-    "test tests testing _vendor vendored externals site-packages idlelib lib2to3 turtledemo encodings db_migrations migrations benchmarks".split()
+    [
+        *("test", "tests", "testing", "benchmarks", "migrations", "db_migrations", "_vendor", "vendored", "externals"),
+        *("site-packages", "dist-packages", "idlelib", "lib2to3", "turtledemo", "encodings"),
+    ]
 )
 _UNFILLED = re.compile(r"%\(\w+\)s|(?<![\w}^_\]|'\"])\{[a-z_]{3,}\}")  # docstrings that are templates for others
 
@@ -70,7 +75,7 @@ def articles(seed: int) -> Iterator[Article]:
     seen = Originality()
     queues = {c.name: _of_collection(c, seed, seen) for c in COLLECTIONS}
     # Stride scheduling: collection c comes up at (i + 1/2) / weight, so any prefix holds the weights.
-    turns = sorted((((i + 0.5) / c.weight, c.name) for c in COLLECTIONS for i in range(c.weight)))
+    turns = sorted(((i + 0.5) / c.weight, c.name) for c in COLLECTIONS for i in range(c.weight))
     while queues:
         for _, name in turns:
             if name not in queues:
@@ -127,7 +132,8 @@ def _root(collection: Collection) -> Path | None:
 
 @cache
 def _distributions() -> dict[str, metadata.Distribution]:
-    found = {dist.metadata["Name"]: dist for dist in metadata.distributions()}
+    """Installed distributions by name, without this one: its README changes more often than its version."""
+    found = {name: dist for dist in metadata.distributions() if (name := dist.metadata["Name"]) and name != _OURS}
     return {name: found[name] for name in sorted(found)}
 
 
@@ -201,8 +207,9 @@ def _new_doc(call: ast.Call) -> Iterator[tuple[str, str]]:
     if not isinstance(call.func, ast.Name) or not call.func.id.startswith("add_newdoc"):
         return
     strings = [n.value for arg in call.args for n in ast.walk(arg) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-    if len(strings) >= 2 and _usable(text := inspect.cleandoc(strings[-1])):
-        yield strings[-2], text
+    names = [string for string in strings[:-1] if string.isidentifier()]
+    if names and _usable(text := inspect.cleandoc(strings[-1])):
+        yield names[-1], text
 
 
 def _usable(text: str | None) -> bool:
@@ -225,9 +232,9 @@ def _topics(collection: Collection, seed: int) -> Iterator[Article]:
 def _readmes(collection: Collection, seed: int) -> Iterator[Article]:
     """Long descriptions of the installed distributions."""
     for name in sorted(_distributions(), key=lambda dist: draw(seed, dist)):
-        info = _distributions()[name].metadata
-        text = info.get_payload() if hasattr(info, "get_payload") else None  # type: ignore[attr-defined]
-        text = (text if isinstance(text, str) else None) or info.get("Description") or ""
+        info: Any = _distributions()[name].metadata  # an email message, which importlib.metadata types as less
+        payload = info.get_payload()
+        text = payload if isinstance(payload, str) and payload.strip() else info.get("Description") or ""
         markup = "markdown" if "markdown" in str(info.get("Description-Content-Type") or "") else "rst"
         for number, part in enumerate(_cut(text.replace("\r\n", "\n"))):
             yield Article(collection.name, f"{name}.{number + 1}", markup, (("", part),))

@@ -1,7 +1,7 @@
 """Synthetic text in many languages: Faker's word lists, which are words of the language, joined as its sentences are.
 
-Faker's lists for Hebrew and Korean are Latin filler or absent, so those languages are left out. Frequent function words are mixed in
-where a list is of content words only; texts mean nothing, and their pages say that they are synthetic.
+Faker's lists for Hebrew and Korean are Latin filler or absent, so those languages are left out. Frequent function words are
+mixed in where a list is of content words only; texts mean nothing, and their pages say that they are synthetic.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 LANGUAGES = (
     Language("ru", "ru_RU", _words("и в не на что с он как это по но она к у из за от так о его же для мы вы"), 0.4),
-    Language("fr", "fr_FR", _words("le la les de des du un une et est dans pour que qui sur avec pas plus il elle nous à au ce cette"), 0.45),
-    Language("de", "de_DE", _words("der die das und ist nicht ein eine mit auf für von zu den dem sich auch es wird über nach wie daß als"), 0.45),
+    Language("fr", "fr_FR", _words("le la les de des du un une et est dans pour que qui sur avec pas plus il nous à au ce"), 0.45),
+    Language("de", "de_DE", _words("der die das und ist nicht ein eine mit auf für von zu den dem sich auch es wird über"), 0.45),
     Language("es", "es_ES", _words("el la los las de del que y en un una por con para se no es más como su"), 0.35),
     Language("ja", "ja_JP", _words("は が を に の と で も から まで"), 0.95, "", "。"),
     Language("zh", "zh_CN", _words("的 了 在 是 和 也 就 都 把 被 与 对"), 0.35, "", "。"),

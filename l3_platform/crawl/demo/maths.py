@@ -9,19 +9,19 @@ STYLES = ("mathml", "mathjax", "script", "image")
 
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|[0-9]+(?:\.[0-9]+)?|\S")
 _SYMBOLS = {
-    **{
-        name: chr(0x3B1 + i)
-        for i, name in enumerate("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi".split())
-    },
+    **{"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "zeta": "ζ", "eta": "η", "theta": "θ"},
+    **{"iota": "ι", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ"},
     **{"pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω", "varepsilon": "ε"},
     **{"Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Sigma": "Σ", "Phi": "Φ", "Psi": "Ψ", "Omega": "Ω"},
     **{"sum": "∑", "prod": "∏", "int": "∫", "infty": "∞", "partial": "∂", "nabla": "∇", "cdot": "⋅", "times": "×"},
     **{"le": "≤", "leq": "≤", "ge": "≥", "geq": "≥", "neq": "≠", "approx": "≈", "in": "∈", "to": "→", "rightarrow": "→", "pm": "±"},
     **{"ldots": "…", "cdots": "⋯", "dots": "…", "mid": "|", "sim": "∼", "equiv": "≡", "subset": "⊂", "cup": "∪", "cap": "∩"},
 }
-_OPERATOR_NAMES = frozenset("log exp sin cos tan max min arg det lim sup inf ln sinh cosh tanh Pr".split())
+_OPERATOR_NAMES = frozenset(
+    ["log", "exp", "sin", "cos", "tan", "max", "min", "arg", "det", "lim", "sup", "inf", "ln", "sinh", "cosh", "tanh"]
+)
 _IGNORED = frozenset(
-    {"left", "right", "displaystyle", "limits", "big", "Big", "bigg", "Bigg", "nonumber", ",", ";", "!", ":", " ", "quad", "qquad"}
+    ["left", "right", "displaystyle", "limits", "big", "Big", "bigg", "Bigg", "nonumber", "quad", "qquad", *",;!: "]
 )
 
 

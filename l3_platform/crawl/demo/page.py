@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 import xxhash
+
+T = TypeVar("T")
 
 LEDGER = pa.schema(
     [
@@ -62,10 +66,7 @@ class Page:
     headers: tuple[tuple[str, str], ...] = ()
     encoding: str = ""  # how the body travelled: chunked, gzip or plain
     fault: str = ""  # how the record is damaged: a key of warc_writer.FAULTS
-    truth: Truth | None = field(default=None)
-
-    def with_truth(self, truth: Truth) -> Page:
-        return replace(self, truth=truth)
+    truth: Truth | None = None
 
 
 def draw(*key: object) -> float:
@@ -73,6 +74,6 @@ def draw(*key: object) -> float:
     return xxhash.xxh64_intdigest("\x1f".join(map(str, key)).encode()) / 2**64
 
 
-def pick(options, *key: object):
+def pick(options: Sequence[T], *key: object) -> T:
     """One of a sequence, by `draw`."""
     return options[int(draw(*key) * len(options))]

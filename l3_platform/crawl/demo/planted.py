@@ -76,6 +76,7 @@ def near_duplicates(web: Builder, count: int) -> list[Page]:
 def _pair(
     web: Builder, draft: Draft, copy: str, similarity: float, kind: str, expect: str, number: int, detail: str = ""
 ) -> list[Page]:
+    """The copy at a mirror, fetched earlier, and the original."""
     (snapshot, order), (newer_snapshot, newer_order) = web.older_and_newer(f"{kind}{detail}", number)
     url = draft.placed.url
     mirror = url.replace(draft.placed.site.domain, pick(("mirror.example", "archive-copy.example", "reprints.example"), url), 1)
@@ -148,22 +149,14 @@ def broken_records(web: Builder, count: int) -> list[Page]:
 
 def _is_prose(draft: Draft) -> bool:
     """Documentation: no code, and no README, which may hold its authors' addresses."""
-    return (
-        draft.article.markup == "rst"
-        and draft.article.collection != "readmes"
-        and draft.words >= 200
-        and prose_words(draft.rendered.html) >= 80
-    )
+    documentation = draft.article.markup == "rst" and draft.article.collection != "readmes"
+    return documentation and draft.words >= 200 and prose_words(draft.rendered.html) >= 80
 
 
 def _is_editable(draft: Draft) -> bool:
-    """Prose enough that a word more or less moves the similarity by 0.01 only; without formulas, which extractors write differently."""
-    return (
-        _is_prose(draft)
-        and draft.words >= 450
-        and prose_words(draft.rendered.html) >= 0.3 * draft.words
-        and not draft.rendered.formulas
-    )
+    """Prose enough that a word changes the similarity by 0.01 only; no formulas, which extractors write differently."""
+    long = _is_prose(draft) and draft.words >= 450
+    return long and prose_words(draft.rendered.html) >= 0.3 * draft.words and not draft.rendered.formulas
 
 
 def _moved(url: str, host: str) -> str:

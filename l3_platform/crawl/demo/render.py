@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from html import escape
+from html import escape, unescape
 from textwrap import dedent
 
 from l3_platform.crawl.demo.maths import formula
@@ -78,7 +78,7 @@ def visible_text(html: str) -> str:
     """What a reader sees of main content, without its scripts: tags out, block ends as line breaks."""
     html = re.sub(r"(?s)<(script|style|annotation)\b.*?</\1>", " ", html)
     html = re.sub(r"</?(?:p|div|h\d|li|ul|ol|dl|dt|dd|pre|table|tr|blockquote|br|hr)\b[^>]*>", "\n", html)
-    return _unescape(re.sub(r"<[^>]+>", "", html))
+    return unescape(re.sub(r"<[^>]+>", "", html))
 
 
 @cache
@@ -86,12 +86,6 @@ def _markdown():
     from markdown_it import MarkdownIt
 
     return MarkdownIt("commonmark", {"html": True}).enable("table")
-
-
-def _unescape(text: str) -> str:
-    from html import unescape
-
-    return unescape(text)
 
 
 class _Rst:

@@ -20,7 +20,7 @@ VERSION = "1"  # of the generator: change it when the same environment gives oth
 
 
 class DemoSource:
-    """Implements `l3_platform.crawl.sources.Source`. The first fetch builds both snapshots, later ones in the process reuse them."""
+    """Implements `l3_platform.crawl.sources.Source`. The first fetch builds both snapshots, others in the process reuse them."""
 
     def __init__(self, crawl: Crawl) -> None:
         self._key = (crawl.demo_pages, crawl.demo_warc_files, crawl.demo_seed)

@@ -1,7 +1,7 @@
 """Planted cases of invented text: personal data, spam, logs, other languages, misdeclared charsets, and the web's usual noise.
 
-All of it is marked `<meta name="synthetic" content="true">`. Personal data comes from Faker, seeded, with right check digits; telephone
-numbers are of the ranges that are kept free for fiction.
+All of it is marked `<meta name="synthetic" content="true">`. Personal data comes from Faker, seeded, with right check digits;
+telephone numbers are of the ranges that are kept free for fiction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from l3_platform.crawl.demo.builder import SYNTHETIC, Builder
 from l3_platform.crawl.demo.edits import insert_paragraphs
 from l3_platform.crawl.demo.languages import LANGUAGES, sentences, title
 from l3_platform.crawl.demo.page import Page, Truth, draw, pick
-from l3_platform.crawl.demo.templates import BLOG, NEWS, PLAIN, WIKI, Placed, Site, wrap
+from l3_platform.crawl.demo.sites import BLOG, NEWS, PLAIN, WIKI, Placed, Site
+from l3_platform.crawl.demo.templates import wrap
 
 if TYPE_CHECKING:
     from faker import Faker
@@ -34,8 +35,9 @@ _CONTACTS = (
     "For everything about the {city} office please write to {name}, {job}, at {email}, or dial {phone}.",
     "In {city} the {job} on duty is {name}, whose direct line is {phone} and whose mailbox is {email}.",
 )
-_SPAM = "free hot girls tonight click here watch live amateur best private members only join now no credit card needed instant access real new".split()
-_DIRTY = "porn xxx milf hentai orgy porn xxx".split()
+_SPAM = ("free", "hot", "girls", "tonight", "click", "here", "watch", "live", "amateur", "best", "private", "members", "only",
+         "join", "now", "no", "credit", "card", "needed", "instant", "access", "real", "new")  # fmt: skip
+_DIRTY = ("porn", "xxx", "milf", "hentai", "orgy")
 _CHARSETS = (  # declared in the HTTP header, written, languages whose letters the written one has
     ("utf-8", "cp1252", ("fr", "de", "es")),
     ("iso-8859-1", "utf-8", ("fr", "de", "es", "it")),
@@ -128,8 +130,8 @@ def log_dumps(web: Builder, count: int) -> list[Page]:
         for i in range(80 + number % 40):
             second = i * 30 + int(30 * draw("log", number, i))
             lines.append(
-                f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d} INFO {service} finished the scheduled check of all "
-                f"workers without errors and waits for the next round ({int(90 * draw('ms', number, i))} ms)"
+                f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d} INFO {service} finished the scheduled check "
+                f"of all workers without errors and waits for the next round ({int(90 * draw('ms', number, i))} ms)"
             )
         placed = _placed(site, "logs", f"Log of {service}, day {number + 1}", f"{service}-{number}")
         pages.append(_page(web, placed, f"<pre>{chr(10).join(lines)}</pre>", Truth("log_dump", "text_heuristics", "drop")))
@@ -176,8 +178,8 @@ def noise(web: Builder, count: int) -> list[Page]:
     """What crawls hold besides pages: missing ones, redirects, files, empty pages, errors. None becomes a document."""
     truth = Truth("noise", "documents", "drop")
     missing = "<html><head><title>404 Not Found</title></head><body><center><h1>404 Not Found</h1></center><hr>nginx</body></html>"
-    image = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000 1f15c489".replace(" ", "")) + bytes(64)
-    pdf = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
+    image = b"\x89PNG\r\n\x1a\n" + bytes(64)
+    pdf = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
     html = "text/html; charset=utf-8"
     cases = (
         ("old-page.html", 404, html, missing.encode(), ()),

@@ -1,6 +1,6 @@
-"""WARC 1.1 files as a crawler writes them (ISO 28500:2017): warcinfo, then request and response of each page, a gzip member a record.
+"""WARC 1.1 files as a crawler writes them (ISO 28500:2017): warcinfo, then request and response of each page.
 
-Deterministic: gzip members carry no time, record ids are hashes. `FAULTS` damages a response on purpose.
+A gzip member a record. Deterministic: members carry no time, record ids are hashes. `FAULTS` damages a response on purpose.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _warcinfo(name: str, snapshot: str, time: datetime) -> bytes:
     block = (
         "software: l3-demo-crawler/1.0\r\nformat: WARC File Format 1.1\r\n"
         "conformsTo: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/\r\n"
-        f"isPartOf: {snapshot}\r\ndescription: a small web made of installed documentation, with planted cases\r\nrobots: classic\r\n"
+        f"isPartOf: {snapshot}\r\ndescription: a small web made of installed documentation, with planted cases\r\n"
     ).encode()
     fields = {"WARC-Filename": name, "Content-Type": "application/warc-fields"}
     return _record("warcinfo", "", time, fields, block, len(block))

@@ -1,0 +1,40 @@
+"""Which lines of a text read as code: line deduplication leaves them alone, and no classifier of prose judges them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+CODE_SHARE = 0.4  # of its characters: from there on a page is code
+MAX_CHARS = 20_000  # read of a text to tell its share
+
+_CODE_LINE = re.compile(
+    r"^(?:\s{2,}\S|\t|>>>|\.\.\.(?:\s|$)|In \[|\$ |#include|#!/|# |//|/\*|\"\"\"|@\w+|[{}])"  # indentation is kept in <pre> only
+    r"|^(?:import [\w.]+(?: as \w+)?(?:, .*)?|from [\w.]+ import .*)$"
+    r"|^(?:async |export |public |private |static )*(?:def|class|if|elif|else|for|while|with|try|except|finally|func|fn)\b.*[:{]$"
+    r"|^(?:package|using|use|namespace|return|raise|throw|const|let|var|public|private|static|void|local|require)\b.*[\w;)}\"']$"
+    r"|[;{}]\s*$|^[\w.\[\]]+(?:: [\w\[\], .|]+)? [+*/-]?= \S|^[\w.]+\(.*\)$"
+)
+
+
+_PROMPTS = (">>>", "In [", "\t", "  ")
+
+
+def is_code_paragraph(lines: Sequence[str]) -> bool:
+    """True when a line is indented, as only the text of a `<pre>` is, or has a prompt, or most of them read as code."""
+    return any(line.startswith(_PROMPTS) for line in lines) or 2 * sum(map(is_code, lines)) > len(lines)
+
+
+def is_code(line: str) -> bool:
+    """True for a line that is indented, follows a prompt or has the syntax of a program."""
+    return _CODE_LINE.search(line) is not None
+
+
+def code_share(text: str) -> float:
+    """Share of the characters that stand in lines of code, white space left out."""
+    code = total = 0
+    for line in text[:MAX_CHARS].split("\n"):
+        chars = len(line) - line.count(" ")
+        total += chars
+        code += chars if chars and is_code(line) else 0
+    return code / total if total else 0.0

@@ -1,0 +1,75 @@
+"""The record of a run, and its mirror in MLflow."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from l3_platform.train.metrics import FILE, Metrics, read
+
+
+def rows(first: int, last: int) -> list[dict[str, float]]:
+    return [{"step": step, "tokens": step * 10, "loss": 5.0 / step} for step in range(first, last + 1)]
+
+
+def write(folder: Path, steps: list[dict[str, float]], resumed: int = 0, uri: str = "", run_id: str = "") -> None:
+    metrics = Metrics(folder, resumed, uri, run_id)
+    for row in steps:
+        metrics.log(row)
+    metrics.flush()
+    metrics.close({"held_out_loss/web": 1.5}, patience=30.0)
+
+
+def test_a_resumed_run_drops_the_steps_past_its_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, rows(1, 7))
+    write(tmp_path, rows(5, 9), resumed=4)
+    assert read(tmp_path) == rows(1, 9)
+
+
+def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("".join(json.dumps(row) + "\n" for row in rows(1, 3)) + '{"step": 4, "lo')
+    write(tmp_path, rows(4, 5), resumed=3)
+    assert read(tmp_path) == rows(1, 5)
+
+
+def test_without_an_address_mlflow_is_not_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from l3_platform.train.metrics import Metrics; m = Metrics(sys.argv[1], 0); "
+        "m.log({'step': 1}); m.close(); assert 'mlflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_a_tracking_server_that_is_away_costs_a_step_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    metrics = Metrics(tmp_path, 0, uri, "run")
+    slowest = 0.0
+    for row in rows(1, 200):
+        began = time.monotonic()
+        metrics.log(row)
+        metrics.flush()
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.005)
+    metrics.close(patience=1.0)
+    assert read(tmp_path) == rows(1, 200) and slowest < 1.0
+    assert "they are in" in caplog.text
+
+
+@pytest.mark.slow
+def test_mlflow_gets_each_step_once_whatever_was_interrupted(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(tracking_uri=uri)
+    run_id = client.create_run(client.create_experiment("test")).info.run_id
+    write(tmp_path, rows(1, 7), uri=uri, run_id=run_id)
+    write(tmp_path, rows(5, 9), resumed=4, uri=uri, run_id=run_id)
+    history = client.get_metric_history(run_id, "loss")
+    assert sorted((metric.step, metric.value) for metric in history) == [(row["step"], row["loss"]) for row in rows(1, 9)]
+    assert client.get_run(run_id).data.metrics["held_out_loss/web"] == 1.5
