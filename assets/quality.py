@@ -18,7 +18,7 @@ def _better_than_chance(made: Made) -> Verdict:
     checks=[Check("better_than_chance", _better_than_chance, description="cross-validated ROC-AUC above 0.7")],
 )
 def quality_classifier(build: Build) -> Built:
-    """fastText "would this text be referenced by Wikipedia". Its labels in the demo are *simulated* by a rule; files of labels are read too."""
+    """fastText "would this text be referenced by Wikipedia". Labels come from a file, else from a rule: *simulated*."""
     from l3_platform.quality.classifier import build_quality_classifier
 
     return build_quality_classifier(**build.inputs, out=build.out, settings=build.settings)

@@ -67,7 +67,7 @@ STAGES = _stages(
         (),
         ("documents", "curation_decisions", "languages", "repeated_lines", "quality_scores", "knowledge_domains"),
     ),
-    Stage("tokenizer", "1", ("tokenizer",), ("curated_documents",)),
+    Stage("tokenizer", "1", ("tokenizer", "mix.held_out_share"), ("curated_documents",)),
     Stage("token_shards", "1", ("mix.held_out_share",), ("curated_documents", "tokenizer")),
     Stage("data_mix", "1", ("mix", "anneal.tokens"), ("token_shards",)),
     # scaling
@@ -84,6 +84,7 @@ STAGES = _stages(
 FILE_SETTINGS = {
     "languages.model",
     "quality.model",
+    "quality.labels",
     "url_policy.domain_lists",
     "url_policy.url_lists",
     "heuristics.dirty_word_list",

@@ -94,7 +94,7 @@ def build_annealed(
         ramp=(last.model_copy(update={"from_tokens": 0}),),
         schedule="linear_to_zero",
         init_from=str(model_folder(pretrained[0])),
-        learning_rate=plan.learning_rate * settings.anneal.learning_rate_ratio,
+        learning_rate=plan.learning_rate * settings.train.min_learning_rate_ratio,  # goes on where the cosine ended
         warmup_tokens=0,
         checkpoint_every_tokens=tokens // settings.anneal.checkpoints // last.batch_tokens * last.batch_tokens,
         keep_checkpoints=settings.anneal.checkpoints,
@@ -141,7 +141,7 @@ def _sha256(path: Path) -> str:
 def loss_curve(folder: Path) -> dict[str, list[float]]:
     """Tokens and loss of every logged step, from the run's metrics.jsonl; no clock in it."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
-    names = ("tokens", "loss", "learning_rate", "gradient_norm")
+    names = ("tokens", "loss", "learning_rate", "grad_norm")
     return {name: [line[name] for line in lines if name in line] for name in names}
 
 

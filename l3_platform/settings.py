@@ -127,7 +127,7 @@ class Curate(Section):
 
 
 class Tokenizer(Section):
-    vocab_size: int = Field(default=4096, description="including the 256 special tokens (Llama 3: 128,256)")
+    vocab_size: int = Field(default=2048, description="including the 256 special tokens (Llama 3: 128,256)")
     sample_bytes: int = Field(default=16 << 20, description="text that the BPE is trained on, bytes")
 
 
@@ -138,10 +138,8 @@ class Mix(Section):
     math: float = 0.25
     code: float = 0.17
     multilingual: float = 0.08
-    arts_weight: float = Field(default=0.5, description="weight of arts and entertainment inside `general` (Llama 3: down-sampled)")
     max_epochs: float = Field(default=4.0, description="repetitions of a domain above which its share is capped")
     held_out_share: float = Field(default=0.05, description="documents kept for evaluation, by hash of doc_id")
-    tokens_per_shard: int = 1 << 20
     anneal_general: float = 0.30
     anneal_math: float = 0.40
     anneal_code: float = 0.25
@@ -151,14 +149,14 @@ class Mix(Section):
 class Scaling(Section):
     """IsoFLOP sweep. The paper: ten budgets 6e18 to 1e22 FLOPs, models of 40 M to 16 B (section 3.2.1)."""
 
-    budgets: tuple[float, ...] = Field(default=(1.5e10, 4e10, 1e11), description="training FLOPs, C = 6·N·D")
+    budgets: tuple[float, ...] = Field(default=(1.5e11, 3e11, 6e11), description="training FLOPs, C = 6·N·D")
     layers: tuple[int, ...] = Field(
-        default=(1, 2, 3, 4, 6), description="sizes tried at each budget, as layers; width = aspect·layers"
+        default=(1, 2, 3, 4), description="sizes tried at each budget, as layers; width = aspect·layers"
     )
-    aspect: int = Field(default=32, description="d_model a layer")
+    aspect: int = Field(default=8, description="d_model a layer")
     seq_len: int = 128
-    batch_tokens: int = 1024
-    learning_rate: float = 4e-3
+    batch_tokens: int = 512
+    learning_rate: float = 8e-3
     workers: int = Field(default=2, description="points trained at a time")
     min_tokens: int = Field(default=8192, description="points with fewer training tokens are left out")
     max_epochs: float = Field(default=4.0, description="points that would repeat the data more often are left out")
@@ -168,7 +166,7 @@ class Model(Section):
     """Shape when the plan does not choose it; `preset` is a key of `l3_platform.model.presets`."""
 
     preset: str = Field(default="", description="empty: the shape is what `training_plan` chooses")
-    head_dim: int = 32
+    head_dim: int = 8
     kv_group: int = Field(default=2, description="query heads a KV head")
     rope_theta: float = 500_000.0
     norm_eps: float = 1e-5
@@ -183,13 +181,13 @@ class Stage(Section):
 
 
 class Train(Section):
-    budget_flops: float = Field(default=6e11, description="compute of the final model (Llama 3 405B: 3.8e25)")
+    budget_flops: float = Field(default=1.5e12, description="compute of the final model (Llama 3 405B: 3.8e25)")
     nodes: int = Field(default=2, description="torchrun agents")
     processes_per_node: int = 1
     data_parallel_shard: int = Field(default=0, description="FSDP2 shard degree; 0: all ranks")
-    ramp: tuple[Stage, ...] = (Stage(from_tokens=0, batch_tokens=2048), Stage(from_tokens=65_536, batch_tokens=4096))
-    learning_rate: float = 3e-3
-    min_learning_rate_ratio: float = Field(default=0.01, description="of the peak, at the end of the cosine (Llama 3: 8e-7 / 8e-5)")
+    ramp: tuple[Stage, ...] = (Stage(from_tokens=0, batch_tokens=1024), Stage(from_tokens=262_144, batch_tokens=2048))
+    learning_rate: float = 6e-3
+    min_learning_rate_ratio: float = Field(default=0.1, description="of the peak, at the end of the cosine (Llama 3: 8e-7 / 8e-5)")
     warmup_tokens: int = 32_768
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -199,7 +197,7 @@ class Train(Section):
     compile: bool = False
     activation_checkpointing: bool = False
     document_mask: bool = True
-    checkpoint_every_tokens: int = 131_072
+    checkpoint_every_tokens: int = 262_144
     keep_checkpoints: int = 3
     log_every_steps: int = 1
     launcher: Literal["local", "slurm", "kubernetes"] = "local"
@@ -215,7 +213,6 @@ class Anneal(Section):
 
     tokens: int = 98_304
     checkpoints: int = Field(default=3, description="averaged")
-    learning_rate_ratio: float = Field(default=0.3, description="first learning rate, of the peak of pre-training")
 
 
 class Evaluate(Section):

@@ -108,7 +108,8 @@ def _told(story: Story | Lost) -> str:
     page = story.document
     lines = [
         f"{page['url']}",
-        f"  {page['snapshot']}: fetched {page['fetch_time']:%Y-%m-%d %H:%M}, {page['warc_file']} at offset {page['warc_offset']:,}: {page['title']!r}",
+        f"  {page['snapshot']}: fetched {page['fetch_time']:%Y-%m-%d %H:%M}, {page['warc_file']} at offset {page['warc_offset']:,}",
+        f"  {'title':<20} {page['title']}",
         *(f"  {stage:<20} {_facts(facts)}" for stage, facts in story.stages.items() if facts),
     ]
     lines.append(f"  => {_verdict(story)}")

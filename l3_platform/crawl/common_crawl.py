@@ -20,9 +20,7 @@ class CommonCrawl:
 
     def __init__(self, crawl: settings.Crawl) -> None:
         if not crawl.snapshots:
-            raise CrawlError(
-                "crawl.source is `common_crawl` and crawl.snapshots is empty: name ids such as CC-MAIN-2024-10"
-            )
+            raise CrawlError("crawl.source is `common_crawl` and crawl.snapshots is empty: name ids such as CC-MAIN-2024-10")
         self.crawl = crawl
         self.base_url = crawl.base_url.rstrip("/")
         self._paths: dict[str, list[str]] = {}

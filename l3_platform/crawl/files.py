@@ -56,9 +56,7 @@ class Files:
     def _found(self) -> list[tuple[WarcFile, str]]:
         """Files with what tells their versions apart, sorted by name. Raises CrawlError where there is none."""
         if not self.crawl.paths:
-            raise CrawlError(
-                "crawl.source is `files` and crawl.paths is empty: name WARC files, folders or globs there"
-            )
+            raise CrawlError("crawl.source is `files` and crawl.paths is empty: name WARC files, folders or globs there")
         found: dict[str, tuple[int | None, str]] = {}
         for pattern in self.crawl.paths:
             found.update(_http_file(pattern, self.crawl.retries) if _is_http(pattern) else _stored_files(pattern))
@@ -95,9 +93,7 @@ def _stored_files(pattern: str) -> dict[str, tuple[int | None, str]]:
             "(.warc, .arc, then .gz, .lz4 or .zst); name such files one by one"
         )
     local = isinstance(fs, LocalFileSystem)
-    return {
-        place if local else fs.unstrip_protocol(place): (info["size"], _version(info)) for place, info in chosen.items()
-    }
+    return {place if local else fs.unstrip_protocol(place): (info["size"], _version(info)) for place, info in chosen.items()}
 
 
 def _version(info: dict[str, Any]) -> str:

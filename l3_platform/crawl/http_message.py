@@ -16,9 +16,7 @@ from l3_platform.crawl.members import MAX_RATIO
 BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
-_PLAIN_ENCODINGS = frozenset(
-    {"", "identity", "none", "utf-8", "utf8", "binary", "8bit", "7bit", "text/html", "chunked"}
-)
+_PLAIN_ENCODINGS = frozenset({"", "identity", "none", "utf-8", "utf8", "binary", "8bit", "7bit", "text/html", "chunked"})
 _TEXT_BYTES = bytes([9, 10, 12, 13, 27, *range(32, 256)])
 _SMALL = 8 << 20  # bytes: below it no ratio makes a bomb
 
@@ -111,9 +109,7 @@ def _unchunk(body: bytes, whole: bool) -> bytes | None:
         return b"".join(parts)
     if at >= len(body):
         raise Unreadable("truncated", "the body ends before its last chunk", 0)
-    raise Unreadable(
-        "bad_chunk", f"no chunk size after {at:,} bytes of the body: {body[at : at + 20]!r}", len(body) - at
-    )
+    raise Unreadable("bad_chunk", f"no chunk size after {at:,} bytes of the body: {body[at : at + 20]!r}", len(body) - at)
 
 
 def _decode(body: bytes, encodings: str, max_bytes: int, whole: bool) -> bytes:

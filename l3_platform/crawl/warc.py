@@ -25,9 +25,7 @@ _NEWLINES = re.compile(rb"[\r\n]{0,60}")
 _WARC_RECORD = re.compile(rb"WARC/[\d.]+\r?\n")
 
 
-def read_records(
-    stream: BinaryIO, *, name: str = "", max_record_bytes: int = MAX_RECORD_BYTES
-) -> Iterator[Record | Broken]:
+def read_records(stream: BinaryIO, *, name: str = "", max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Record | Broken]:
     """The records of a file in order, in bounded memory: plain, gzip, LZ4 or Zstandard, told by magic bytes.
 
     `stream` need not be seekable. `name` only labels what is yielded. Nothing in the data raises; storage errors do.
@@ -148,13 +146,9 @@ def _read_record(window: Window, head: _Head, name: str, max_record_bytes: int) 
     damage = window.damage_at(block_end, end)
     window.advance(end)
     if damage:
-        return Broken(
-            offset, damage.end - offset, damage.reason, damage.detail, head.url, head.declared, head.record_type, name
-        )
+        return Broken(offset, damage.end - offset, damage.reason, damage.detail, head.url, head.declared, head.record_type, name)
     if unreadable:
-        return Broken(
-            offset, length, unreadable.reason, unreadable.detail, head.url, unreadable.lost, head.record_type, name
-        )
+        return Broken(offset, length, unreadable.reason, unreadable.detail, head.url, unreadable.lost, head.record_type, name)
     return Record(
         head.record_type,
         head.url,
@@ -174,9 +168,7 @@ def _message(head: _Head, block: bytes, max_bytes: int) -> Message | None:
     """The HTTP message of a block, None where it holds none. Raises Unreadable for pages, not for requests."""
     if head.record_type in ("response", "arc") and block.startswith(b"HTTP/"):
         return parse_message(block, max_bytes=max_bytes, whole="warc-truncated" not in head.headers)
-    if head.record_type in ("request", "revisit") and head.headers.get("content-type", "").startswith(
-        "application/http"
-    ):
+    if head.record_type in ("request", "revisit") and head.headers.get("content-type", "").startswith("application/http"):
         status, headers, body = split_message(block)
         return Message(status, headers, body, body, body)
     return None

@@ -12,7 +12,7 @@ from l3_platform.pretrain import model_folder
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Writer
 from l3_platform.tokens.build import vocabulary
-from l3_platform.tokens.shards import stream_urls
+from l3_platform.train.streams import local_streams
 
 INDEX_COLUMNS = ["doc_id", "domain_group", "split", "file", "start", "tokens", "bytes"]
 
@@ -37,9 +37,9 @@ def build_evaluation(
     }
     table = evaluate_models(
         {"pretrained": model_folder(pretrained[0]), "annealed": model_folder(annealed[0])},
-        stream_urls(token_shards[0], "held_out"),
+        local_streams(token_shards[0], "held_out"),
         token_shards[0].read(INDEX_COLUMNS),
-        mixture_counts(stream_urls(token_shards[0], "train"), epochs, words.size),
+        mixture_counts(local_streams(token_shards[0], "train"), epochs, words.size),
         words.bos_id,
         settings,
     )

@@ -69,9 +69,7 @@ def _targets(mix: Mix, phase: str) -> dict[str, float]:
     return {domain: weight / total for domain, weight in weights.items()}
 
 
-def capped_shares(
-    targets: Mapping[str, float], available: Mapping[str, int], max_epochs: float, total: int
-) -> dict[str, float]:
+def capped_shares(targets: Mapping[str, float], available: Mapping[str, int], max_epochs: float, total: int) -> dict[str, float]:
     """Water-filling: shares in proportion to the targets, none above `max_epochs * available / total`; they sum to 1.
 
     Raises ValueError when no domain with a target has tokens.
@@ -80,8 +78,7 @@ def capped_shares(
     if not usable:
         have = ", ".join(f"{domain} {available[domain]:,}" for domain in targets)
         raise ValueError(
-            f"data_mix: no domain with a share has any training tokens ({have}); check token_shards, or "
-            "the mix.* shares"
+            f"data_mix: no domain with a share has any training tokens ({have}); check token_shards, or the mix.* shares"
         )
     ceiling = {domain: max_epochs * available[domain] / max(total, 1) for domain in usable}
     if sum(ceiling.values()) <= 1.0:

@@ -75,7 +75,7 @@ def _value(value: Any) -> Any:
 def samples(
     documents: Sequence[Dataset], sidecars: Sequence[Dataset], cases: Mapping[str, str], columns: str
 ) -> dict[str, pa.Table]:
-    """Rows of a sidecar beside the page they speak of: `cases` maps a heading to an SQL predicate over sidecar `s`, document `d`."""
+    """Rows of a sidecar beside the page they speak of. `cases`: heading to an SQL predicate over sidecar `s`, document `d`."""
     shards = [shard for dataset in documents for shard in dataset.shards][:SAMPLE_SHARDS]
     names = {shard.name for shard in shards} | {shard.key for shard in shards}
     pages = [shard.read(["doc_id", "url", "title", "text", "fetch_time"]) for shard in shards]

@@ -40,6 +40,7 @@ class CheckReport:
     asset: str
     name: str
     passed: bool
+    ran: bool
     facts: dict[str, Any]
 
 
@@ -100,6 +101,8 @@ def _checks(instance: dg.DagsterInstance) -> list[CheckReport]:
     """The newest result of every check; a check that never ran has not passed."""
     keys = check_keys()
     newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+    order = list(STAGES)
+    keys.sort(key=lambda key: (order.index(key.asset_key.to_user_string()), key.name))
     return [_check(key, newest.get(key)) for key in keys]
 
 
@@ -107,9 +110,9 @@ def _check(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord | None) -> C
     asset = key.asset_key.to_user_string()
     event = record.event.asset_check_evaluation if record and record.event else None
     if event is None:
-        return CheckReport(asset, key.name, passed=False, facts={"never": "it has not run"})
+        return CheckReport(asset, key.name, passed=False, ran=False, facts={})
     facts = {name: value.value for name, value in event.metadata.items()}
-    return CheckReport(asset, key.name, event.passed, facts)
+    return CheckReport(asset, key.name, event.passed, ran=True, facts=facts)
 
 
 def _links(instance: dg.DagsterInstance, mlflow: str) -> dict[str, str]:
@@ -132,11 +135,11 @@ def show(report: Report, out: TextIO) -> None:
     console.print(_verdicts(report))
     if report.losses:
         console.print(_losses(report))
-    passed = sum(check.passed for check in report.checks)
+    passed, ran = sum(check.passed for check in report.checks), sum(check.ran for check in report.checks)
     missing = [asset.name for asset in report.assets if not asset.materialized]
     console.print(f"{len(report.assets) - len(missing)} of {len(report.assets)} assets materialized", end="")
     console.print(f"; missing: {', '.join(missing)}" if missing else "", end="")
-    console.print(f"; {passed} of {len(report.checks)} checks pass.  Data: {report.data}")
+    console.print(f"; {passed} of {len(report.checks)} checks pass, {len(report.checks) - ran} have not run.\nData: {report.data}")
     for name, link in report.links.items():
         console.print(f"{name}: {link}")
 

@@ -173,9 +173,7 @@ def test_large_records_do_not_stay_in_memory():
 
     data = gz(page(1)) + b"".join(gzip.compress(warc(http(b"ab" * (12 << 20))), 1, mtime=0) for _ in range(3))
     tracemalloc.start()
-    reasons = [
-        item.reason for item in read_records(io.BytesIO(data), max_record_bytes=1 << 20) if isinstance(item, Broken)
-    ]
+    reasons = [item.reason for item in read_records(io.BytesIO(data), max_record_bytes=1 << 20) if isinstance(item, Broken)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(reasons) == 3

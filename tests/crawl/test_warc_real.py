@@ -81,9 +81,7 @@ def test_a_chunked_page_loses_its_chunk_sizes(archives):
 
 
 def test_a_gzip_body_is_decoded_and_its_digest_holds_before_that(archives):
-    (response,) = [
-        item for item in archives("warcio-example-bad-non-chunked.warc.gz") if item.record_type == "response"
-    ]
+    (response,) = [item for item in archives("warcio-example-bad-non-chunked.warc.gz") if item.record_type == "response"]
     assert response.payload.startswith(b"<!doctype html>")
     assert response.digest_ok is True
 

@@ -18,9 +18,7 @@ def http(body: bytes, *fields: str, status: str = "200 OK", length: int | None =
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def warc(
-    block: bytes, *fields: str, url: str = "http://a.example/", declared: int | None = None, kind="response"
-) -> bytes:
+def warc(block: bytes, *fields: str, url: str = "http://a.example/", declared: int | None = None, kind="response") -> bytes:
     """One WARC record; `declared` is a false Content-Length."""
     lines = [
         "WARC/1.1",

@@ -50,9 +50,7 @@ def model(tmp_path_factory) -> tuple[Llama, str]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     random = np.random.default_rng(4)
-    documents = {
-        domain: [random.integers(0, 60, length).tolist() for length in (5, 9, 40)] for domain in ("math", "code")
-    }
+    documents = {domain: [random.integers(0, 60, length).tolist() for length in (5, 9, 40)] for domain in ("math", "code")}
     return documents, *write_streams(tmp_path_factory.mktemp("streams"), documents)
 
 

@@ -114,9 +114,7 @@ def test_the_same_bytes_for_any_number_of_threads_and_hash_seed(content):
             "TOKENIZERS_PARALLELISM": parallel,
             "PYTHONHASHSEED": seed,
         }
-        process = subprocess.run(
-            [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, check=True
-        )
+        process = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, check=True)
         assert process.stdout == content
 
 
