@@ -6,12 +6,12 @@ import time
 
 import fsspec
 import pytest
-from crawl_server import Server, serve
-from warc_files import gz, numbers, page, read
 
 from l3_platform import settings
 from l3_platform.crawl import download
 from l3_platform.crawl.sources import CrawlError, from_settings
+from tests.crawl.crawl_server import Server, serve
+from tests.crawl.warc_files import gz, numbers, page, read
 
 SNAPSHOT, OLDER = "CC-MAIN-2024-10", "CC-MAIN-2023-50"
 PATHS = [f"crawl-data/{SNAPSHOT}/segments/1/warc/CC-MAIN-0000{number}.warc.gz" for number in range(3)]

@@ -5,11 +5,11 @@ import os
 
 import fsspec
 import pytest
-from crawl_server import serve
-from warc_files import gz, page
 
 from l3_platform import settings
 from l3_platform.crawl.sources import CrawlError, from_settings
+from tests.crawl.crawl_server import serve
+from tests.crawl.warc_files import gz, page
 
 
 def source(*paths):

@@ -4,10 +4,10 @@ import zlib
 
 import pytest
 import zstandard
-from warc_files import gz, http, one, warc
 
 from l3_platform.crawl.http_message import content_decoder
 from l3_platform.crawl.record import Broken, Record
+from tests.crawl.warc_files import gz, http, one, warc
 
 TEXT = b"<html>" + b"<p>A sentence of the page.</p>" * 60 + b"</html>"
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import lz4.frame
 import pytest
 import zstandard
-from warc_files import faults, gz, http, numbers, one, page, read, sha1, uncovered, warc
 
 from l3_platform.crawl.record import Broken, Record
 from l3_platform.crawl.warc import read_records
+from tests.crawl.warc_files import faults, gz, http, numbers, one, page, read, sha1, uncovered, warc
 
 PAGES = [page(number, 400 * (number + 1)) for number in range(12)]
 

@@ -6,9 +6,9 @@ import random
 import lz4.frame
 import pytest
 import zstandard
-from warc_files import faults, gz, http, numbers, one, page, read, sha1, uncovered, warc
 
 from l3_platform.crawl.record import Broken, Record
+from tests.crawl.warc_files import faults, gz, http, numbers, one, page, read, sha1, uncovered, warc
 
 
 def test_a_file_cut_inside_its_last_member_loses_that_record():

@@ -3,10 +3,10 @@
 from collections import Counter
 
 import pytest
-from warc_files import faults, uncovered
 
 from l3_platform.crawl.record import Broken, Record
 from l3_platform.crawl.warc import read_records
+from tests.crawl.warc_files import faults, uncovered
 
 
 @pytest.fixture(scope="module")

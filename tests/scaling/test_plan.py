@@ -38,7 +38,9 @@ def test_the_paper_s_flagship_gets_the_paper_s_tokens():
 
 
 def test_the_predicted_loss_is_the_law_s():
-    assert training_plan(LAW, settings(), 4096, 10**9).predicted_loss == pytest.approx(20.0 * 6e11**-0.05)
+    assert training_plan(LAW, settings(), 4096, 10**9).predicted_loss == pytest.approx(
+        20.0 * Settings().train.budget_flops ** -0.05
+    )
 
 
 def test_too_little_data_is_said_in_words():

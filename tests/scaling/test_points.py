@@ -6,7 +6,8 @@ from l3_platform.settings import Settings
 
 
 def sweep(**scaling) -> Settings:
-    return Settings.model_validate({"scaling": {"budgets": (1e11, 1e10), "layers": (4, 1), "min_tokens": 1} | scaling})
+    shape = {"budgets": (1e11, 1e10), "layers": (4, 1), "aspect": 32, "min_tokens": 1}
+    return Settings.model_validate({"scaling": shape | scaling, "model": {"head_dim": 32}})
 
 
 def test_every_budget_meets_every_size_cheapest_and_smallest_first():
