@@ -15,6 +15,11 @@ from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, 
 from l3_platform.store import Shard
 
 
+def _some_pages(made: Made) -> Verdict:
+    counts = made.dataset.manifest.counts
+    return Verdict(counts.kept > 0, {"records": counts.records_in, "documents": counts.kept, "broken": counts.failed})
+
+
 def _every_record_has_a_place(made: Made) -> Verdict:
     lost = made.dataset.quarantine()
     unplaced = sum(
@@ -33,6 +38,7 @@ def _show_documents(made: Made) -> Card:
     group="clean",
     kinds={"parquet"},
     checks=[
+        Check("some_pages_are_readable", _some_pages, blocking=True, description="at least one document a snapshot"),
         Check("broken_records_are_reported", _every_record_has_a_place, description="each with its reason and its offset"),
         planted.check("documents"),
     ],

@@ -135,18 +135,23 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        if not _for_a_person(error):
+        sentence = _sentence(error)
+        if not sentence:
             raise
-        typer.secho(f"l3: {error}", fg="red", err=True)
+        typer.secho(f"l3: {sentence}", fg="red", err=True)
         raise SystemExit(1) from None
 
 
-def _for_a_person(error: Exception) -> bool:
+def _sentence(error: Exception) -> str:
+    """What to tell a person; empty for a bug, whose traceback is wanted."""
     from l3_platform.crawl.sources import CrawlError
-    from l3_platform.store import Locked, MissingDataset, StoreError
+    from l3_platform.store import Locked, MissingDataset, StoreError, files
 
     kinds = (settings_module.SettingsError, CrawlError, Locked, MissingDataset, StoreError)
-    return isinstance(error, kinds) or type(error).__name__ in ("ServiceError",)
+    if isinstance(error, kinds) or type(error).__name__ in ("ServiceError",):
+        return str(error)
+    home = settings_module.home()
+    return f"{home}: {files.DISK_IS_FULL}; {files.AFTER_FULL}" if files.for_lack_of_space(error, home) else ""
 
 
 if __name__ == "__main__":

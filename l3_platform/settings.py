@@ -23,8 +23,8 @@ class SettingsError(ValueError):
     """A profile or override that cannot be used; the message is meant for a person."""
 
 
-class Section(BaseModel, frozen=True):
-    model_config = ConfigDict(extra="forbid")
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Crawl(Section):
@@ -281,7 +281,7 @@ def load(profile: str = "demo", overrides: Sequence[str] | Mapping[str, Any] = (
     path = PROFILES / f"{profile}.toml"
     known = sorted(p.stem for p in PROFILES.glob("*.toml"))
     if profile not in known:
-        raise SettingsError(f"profile {profile!r} does not exist; there are {', '.join(known)}{_nearest(profile, known)}")
+        raise SettingsError(f"profile {profile!r} does not exist; there are {', '.join(known)}{nearest(profile, known)}")
     tree: dict[str, Any] = tomllib.loads(path.read_text()) | {"profile": profile}
     items = overrides.items() if isinstance(overrides, Mapping) else (_split(item) for item in overrides)
     for key, value in items:
@@ -305,11 +305,11 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     section, _, key = dotted.partition(".")
     sections = [name for name in Settings.model_fields if name != "profile"]
     if section not in sections:
-        raise SettingsError(f"setting {dotted!r}: there is no section {section!r}{_nearest(section, sections)}")
+        raise SettingsError(f"setting {dotted!r}: there is no section {section!r}{nearest(section, sections)}")
     model = Settings.model_fields[section].annotation
     assert isinstance(model, type) and issubclass(model, Section)
     if key not in model.model_fields:
-        raise SettingsError(f"setting {dotted!r}: {section} has no key {key!r}{_nearest(key, list(model.model_fields))}")
+        raise SettingsError(f"setting {dotted!r}: {section} has no key {key!r}{nearest(key, list(model.model_fields))}")
     tree.setdefault(section, {})[key] = _parse(value, str(model.model_fields[key].annotation))
 
 
@@ -329,6 +329,7 @@ def _scalar(value: str) -> Any:
         return value
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: the known one that it resembles, else all where they are few."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}" if len(known) < 40 else ""

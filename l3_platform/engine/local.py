@@ -62,7 +62,7 @@ def _round(fn: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int) -> 
                 except BrokenProcessPool as error:
                     broken = error
                 except Exception as error:
-                    raise TaskFailed(f"shard {futures[future]}: {type(error).__name__}: {error}") from error
+                    raise TaskFailed(f"shard {futures[future]}: {_in_words(error)}") from error
                 else:
                     yield futures[future]
             if broken is not None:
@@ -71,6 +71,11 @@ def _round(fn: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int) -> 
         for future in pending:
             future.cancel()
         raise
+
+
+def _in_words(error: Exception) -> str:
+    """Our own errors are sentences; of others the class is half of what they say."""
+    return str(error) if type(error).__module__.startswith("l3_platform.") else f"{type(error).__name__}: {error}"
 
 
 _POOLS: dict[int, ProcessPoolExecutor] = {}

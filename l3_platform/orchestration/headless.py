@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -25,7 +27,8 @@ from l3_platform.orchestration.instance import (
     spanning,
 )
 from l3_platform.orchestration.resources import OVERRIDES, PROFILE, WEB_URL
-from l3_platform.settings import Settings, SettingsError, load
+from l3_platform.settings import Settings, SettingsError, load, nearest
+from l3_platform.store.files import AFTER_FULL, DISK_IS_FULL
 
 
 @dataclass(frozen=True)
@@ -84,22 +87,48 @@ def _selected(definitions: Any, select: str) -> list[Any] | None:
     if select == "*":
         return None
     graph = definitions.resolve_asset_graph()
-    try:
-        chosen = [dg.AssetSelection.from_string(part.strip()).resolve(graph) for part in select.split(",")]
-    except dg.DagsterError as error:
-        raise SettingsError(f"--select {select!r}: {error}; give asset names, *name for all before it, or group:name") from None
-    return sorted(set().union(*chosen))
+    chosen: set[Any] = set()
+    for part in select.split(","):
+        try:
+            found = dg.AssetSelection.from_string(part.strip()).resolve(graph)
+        except dg.DagsterError:
+            found = set()
+        if not found:  # an empty selection would run everything
+            known = sorted(key.to_user_string() for key in graph.get_all_asset_keys())
+            raise SettingsError(
+                f"--select {select!r}: {part.strip()!r} selects nothing; give asset names, *name for one with all before it, "
+                f"or group:name, with commas between{nearest(part.strip(' *+'), known)}"
+            )
+        chosen |= found
+    return sorted(chosen)
 
 
 def _errors(result: Any) -> list[str]:
-    """One line a failed step: what our own code raised, in its own words."""
-    lines = []
-    for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            raised = error.cause or error  # Dagster wraps it once
-            lines.append(f"{event.step_key}: {raised.message.strip()}")
-    return lines
+    """One line a failed step: what our own code raised, in its own words. A full disk is told once."""
+    lines = [f"{event.step_key}: {_in_words(event, result)}" for event in result.all_events if event.is_step_failure]
+    full = [line for line in lines if DISK_IS_FULL in line]
+    return [line for line in lines if line not in full[1:]]
+
+
+def _in_words(event: Any, result: Any) -> str:
+    error = event.step_failure_data.error
+    if error.cls_name == "DagsterAssetCheckFailedError":
+        return _failed_checks(event.step_key, result)
+    raised = error.cause or error  # Dagster wraps it once
+    message = raised.message.strip()
+    if raised.cls_name == "OSError" and f"[Errno {errno.ENOSPC}]" in message:
+        return f"{message.removeprefix('OSError: ')}: {DISK_IS_FULL}; {AFTER_FULL}"
+    return re.sub(r"^(l3_platform[\w.]*|dagster\._core\.definitions\.events\.Failure): ", "", message)
+
+
+def _failed_checks(step: str, result: Any) -> str:
+    """The blocking checks of a step that did not pass, with what they saw."""
+    said = []
+    for check in result.get_asset_check_evaluations():
+        if check.asset_key.to_user_string() == step and check.blocking and not check.passed:
+            facts = ", ".join(f"{name} {fact.value}" for name, fact in check.metadata.items())
+            said.append(f"{check.check_name} ({check.description}; found: {facts})")
+    return f"the data did not pass the check {' and '.join(said)}; nothing that depends on it was made"
 
 
 def serve(profile: str, overrides: Sequence[str], port: int, mlflow_port: int) -> None:

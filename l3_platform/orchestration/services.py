@@ -18,8 +18,6 @@ from pathlib import Path
 
 import psutil
 
-from l3_platform.engine.local import die_with_parent
-
 
 class ServiceError(RuntimeError):
     """A server did not start; the message says why and what to do."""
@@ -27,7 +25,7 @@ class ServiceError(RuntimeError):
 
 @dataclass
 class Service:
-    """A server process with all it starts, known by name. `stop` leaves none of them alive."""
+    """A server under a guard, so that neither `stop` nor our own death leaves a process of it alive."""
 
     name: str
     command: list[str]
@@ -35,6 +33,7 @@ class Service:
     health: str
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    polite: signal.Signals = signal.SIGTERM  # the request to stop that the server understands
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -43,13 +42,12 @@ class Service:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "l3_platform.orchestration.guard", self.polite.name, *self.command],
+                stdin=subprocess.PIPE,  # its end, should we be killed, ends the server
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone; we end the others in order
                 env=os.environ | dict(self.environment),
-                preexec_fn=die_with_parent,
             )
 
     def wait_ready(self, seconds: float = 60.0) -> None:
@@ -63,18 +61,11 @@ class Service:
     def ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
 
-    def stop(self, grace_seconds: float = 15.0) -> None:
-        if self.process is None:
-            return
-        family = _family(self.process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGINT if self.name == "Dagster" else signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=grace_seconds)
-        for one in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        self.process.wait()
-        self.process = None
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
 
 
 def wait_until_up(address: str, seconds: float, unless: Callable[[], bool] = lambda: False) -> bool:
@@ -86,14 +77,6 @@ def wait_until_up(address: str, seconds: float, unless: Callable[[], bool] = lam
             return True
         time.sleep(0.2)
     return False
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _tail(path: Path, lines: int = 15) -> str:
@@ -146,7 +129,9 @@ def dagster_web(home: Path, workspace: Path, port: int) -> Service:
         *(str(Path(sys.executable).with_name("dg")), "dev", "-w", str(workspace)),
         *("--host", "127.0.0.1", "--port", str(port), "--no-check-yaml"),
     ]
-    return Service("Dagster", command, f"http://127.0.0.1:{port}", "/server_info", home / "dagster" / "server.log")
+    return Service(
+        "Dagster", command, f"http://127.0.0.1:{port}", "/server_info", home / "dagster" / "server.log", polite=signal.SIGINT
+    )
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from l3_platform.engine import verbs
 from l3_platform.engine.progress import report_to, say
 from l3_platform.lineage import EVERYTHING, STAGES, Catalog
 from l3_platform.orchestration.card import Card, card
+from l3_platform.orchestration.log import careful_log
 from l3_platform.orchestration.resources import SNAPSHOTS, Platform, Tracking
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Lock, Writer, files
@@ -125,7 +126,7 @@ def stage_asset(
         def asset(context: dg.AssetExecutionContext, platform: Platform, tracking: Tracking) -> dg.MaterializeResult:
             catalog = platform.catalog()
             partitions = list(context.partition_keys) if stage.by_snapshot else [EVERYTHING]
-            with report_to(context.log.info):
+            with report_to(careful_log(context)):
                 made = [_made(context, catalog, tracking, stage.name, partition, body) for partition in partitions]
             cards = {one.partition: card(one, show(one) if show else Card(), tracking) for one in made}
             if stage.by_snapshot:
@@ -184,7 +185,7 @@ def _made(
         say(f"{label:<28} {_summary(dataset)}  {_cost(dataset).get('seconds', 0.0):6.1f} s")
     else:
         say(f"{label:<28} {_summary(dataset)}  unchanged")
-        context.log.info(f"{stage}/{partition}: unchanged inputs and settings, nothing recomputed ({dataset.folder})")
+        careful_log(context)(f"{stage}/{partition}: unchanged inputs and settings, nothing recomputed ({dataset.folder})")
     return Made(catalog, partition, inputs, dataset, _cost(dataset))
 
 
@@ -236,7 +237,8 @@ def _judge(check: Check, made: Iterable[Made]) -> dg.AssetCheckResult:
     }
     passed = all(verdict.passed for verdict in verdicts.values())
     severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=facts)
+    expected = None if passed else f"expected: {check.description}"
+    return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=facts, description=expected)
 
 
 def _balances(made: Made) -> Verdict:

@@ -5,6 +5,7 @@ import multiprocessing
 import dagster as dg
 
 from l3_platform.engine.local import die_with_parent
+from l3_platform.orchestration.log import careful_log
 from l3_platform.settings import Train
 from l3_platform.train.job import TrainJob, TrainResult
 
@@ -19,4 +20,4 @@ def launched(context: dg.AssetExecutionContext, settings: Train, job: TrainJob) 
 
     if multiprocessing.parent_process() is not None:
         die_with_parent()
-    return run_training(job, settings, on_line=context.log.info)
+    return run_training(job, settings, on_line=careful_log(context, every_seconds=2.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 import uuid
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,26 @@ def write(url: str, data: bytes) -> None:
         raise StoreError(_in_words(error, target, len(data))) from error
 
 
+DISK_IS_FULL = "the disk is full"
+AFTER_FULL = "nothing already made is lost: free some space (`l3 clean` drops old versions) and run the same command again"
+
+
 def _in_words(error: OSError, target: Path, size: int) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"{target}: the disk is full, {size:,} bytes did not fit; nothing already made is lost: "
-            "free some space (`l3 clean` drops old versions) and run the same command again"
-        )
+        return f"{target}: {DISK_IS_FULL}, {size:,} bytes did not fit; {AFTER_FULL}"
     return f"{target}: cannot write: {error.strerror or error}"
+
+
+def for_lack_of_space(error: BaseException, folder: Path) -> bool:
+    """Whether a full disk is behind `error`: said by the system, or by an SQLite file in `folder`, which names it less plainly."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(behind, sqlite3.OperationalError) and shutil.disk_usage(folder).free < 1 << 20:
+            return True
+        behind = behind.__cause__ or behind.__context__
+    return False
 
 
 def read(url: str) -> bytes:

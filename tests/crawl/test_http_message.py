@@ -132,7 +132,7 @@ def test_a_body_that_decodes_to_far_too_much_is_a_bomb(encode):
 
 
 def test_the_neighbours_of_a_bad_body_survive():
-    from warc_files import numbers, page, read
+    from tests.crawl.warc_files import numbers, page, read
 
     bad = warc(http(TEXT, "Content-Length: 99999"))
     assert numbers(read(page(1) + bad + page(2))) == [1, 2]

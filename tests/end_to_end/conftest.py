@@ -83,14 +83,18 @@ class World:
                     found.append(process)
         return found
 
-    def trainers(self, module: str = "l3_platform.train") -> list[psutil.Process]:
-        """Ranks (`l3_platform.train`) or agents (`torch.distributed.run`) alive in this home."""
+    def ranks(self) -> list[psutil.Process]:
+        return [one for one in self._running("l3_platform.train") if one not in self.agents()]
+
+    def agents(self) -> list[psutil.Process]:
+        """The torchrun agents, one a node."""
+        return self._running("l3_platform.launch.agent")
+
+    def _running(self, module: str) -> list[psutil.Process]:
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                line = process.cmdline()
-                agent = "torch.distributed.run" in line
-                if module in line and (agent == (module == "torch.distributed.run")):
+                if module in process.cmdline():
                     found.append(process)
         return found
 
