@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -11,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 PRELOAD = ["pyarrow.parquet", "duckdb", "numpy", "l3_platform.engine.verbs"]
@@ -107,15 +107,15 @@ def _start_worker() -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent ends (Linux); elsewhere a thread watches the parent's id."""
-    parent = os.getppid()
-    try:
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    except (OSError, AttributeError):
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    """SIGKILL for this process when the one that started it ends, also where a fork server stands between them.
+
+    To the kernel the parent is then the fork server, which lives as long as any of its children: hence no PR_SET_PDEATHSIG.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for processes that multiprocessing started"
+    threading.Thread(target=_follow, args=(parent,), name="follows its parent", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        threading.Event().wait(1.0)
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
     os.kill(os.getpid(), signal.SIGKILL)

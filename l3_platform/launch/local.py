@@ -29,7 +29,8 @@ def run_training(
     `on_line` gets rank 0's lines. Lost processes mean a relaunch of all from the newest complete checkpoint, at most
     `settings.max_restarts` times without a new checkpoint in between. Any exception here, KeyboardInterrupt and
     `should_stop` included, ends all processes first. Raises TrainingStopped where training was asked to stop,
-    TrainingError with the last lines of every process where it failed, Locked where another client runs the job.
+    TrainingError in the trainer's words where it failed (the last lines of every process go to `on_line`), or with those
+    lines where it was lost too often, Locked where another client runs the job.
     """
     if (finished := TrainResult.read(job.output)) and finished.fingerprint == job.fingerprint:
         return finished
@@ -45,7 +46,8 @@ def run_training(
             if state.name == "stopped":
                 raise TrainingStopped(state.message)
             if state.name == "failed":
-                raise TrainingError(f"{state.message}\n\n{launcher.tail()}")
+                say(launcher.tail())
+                raise TrainingError(state.message)
             newest = _newest_checkpoint(job)
             restarts, reached = (1, newest) if newest != reached else (restarts + 1, reached)
             if restarts > settings.max_restarts:

@@ -20,11 +20,12 @@ from l3_platform.engine.progress import speak
 from l3_platform.orchestration import code_location, services
 from l3_platform.orchestration.instance import (
     HEADLESS_TAG,
-    fail_runs_of_dead_processes,
     headless_tag,
     prepare_home,
     register_snapshots,
+    settle_dead_runs,
     spanning,
+    up_lock,
 )
 from l3_platform.orchestration.resources import OVERRIDES, PROFILE, WEB_URL
 from l3_platform.settings import Settings, SettingsError, load, nearest
@@ -67,7 +68,7 @@ def _execute(snapshots: Sequence[str], select: str) -> Outcome:
     speak()
     definitions = code_location.definitions()
     with dg.DagsterInstance.get() as instance:
-        fail_runs_of_dead_processes(instance)
+        settle_dead_runs(instance)
         register_snapshots(instance, snapshots)
         job = definitions.resolve_job_def("rebuild")
         result = job.execute_in_process(
@@ -116,6 +117,8 @@ def _in_words(event: Any, result: Any) -> str:
         return _failed_checks(event.step_key, result)
     raised = error.cause or error  # Dagster wraps it once
     message = raised.message.strip()
+    if any(name in message for name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt")):
+        return "interrupted; what is finished is kept, and the same command goes on from there"
     if raised.cls_name == "OSError" and f"[Errno {errno.ENOSPC}]" in message:
         return f"{message.removeprefix('OSError: ')}: {DISK_IS_FULL}; {AFTER_FULL}"
     return re.sub(r"^(l3_platform[\w.]*|dagster\._core\.definitions\.events\.Failure): ", "", message)
@@ -140,11 +143,11 @@ def serve(profile: str, overrides: Sequence[str], port: int, mlflow_port: int) -
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with dg.DagsterInstance.get() as instance:
-        fail_runs_of_dead_processes(instance)
+        settle_dead_runs(instance)
         register_snapshots(instance, sources.from_settings(settings.crawl).snapshots())
     os.environ[WEB_URL] = f"http://127.0.0.1:{port}"
     services.refuse_used_port("Dagster", port)
-    with services.running_mlflow(root, mlflow_port) as mlflow:
+    with up_lock(), services.running_mlflow(root, mlflow_port) as mlflow:
         web = services.dagster_web(root, code_location.workspace(), port)
         web.start()
         try:

@@ -12,6 +12,7 @@ import psutil
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from l3_platform.settings import home
+from l3_platform.store.lock import Lock, holder_of
 
 TRAINING_POOL = "training"
 HEADLESS_TAG = "l3/headless"  # host:pid:start of the process that runs a job without the UI
@@ -78,15 +79,25 @@ def headless_tag() -> str:
     return f"{socket.gethostname()}:{process.pid}:{process.create_time():.0f}"
 
 
-def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
-    """Runs that a killed `l3 run` left as started: they end as failed and give their pool slot back. Returns how many."""
+def up_lock() -> Lock:
+    """Held by `l3 up`, one on a home: while nobody holds it, no run of the UI can be alive."""
+    return Lock(str(home() / "dagster" / "up.lock"), owner="l3 up")
+
+
+def settle_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Runs that a kill left as started end as failed; pool slots of ended runs are free again. Returns how many ended."""
+    served = bool(holder_of(up_lock().url))
     ended = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
         owner = run.tags.get(HEADLESS_TAG)
-        if owner and not _lives(owner):
+        if not (_lives(owner) if owner else served):
             instance.report_run_failed(run, "the process that ran it was killed; the next run resumes what it had finished")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended += 1
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
     return ended
 
 

@@ -90,10 +90,6 @@ class Web:
         assert not self.world.processes()
 
 
-def ancestors(process: psutil.Process) -> list[psutil.Process]:
-    return [one for one in process.parents() if one.pid > 1]
-
-
 def test_terminate_in_the_ui_ends_the_training(world, undisturbed):
     web = Web(world)
     run = web.materialize("pretrained")
@@ -111,9 +107,9 @@ def test_a_killed_dagster_process_leaves_no_trainer(world, undisturbed, victim):
     web = Web(world)
     run = web.materialize("pretrained")
     in_training(world)
-    family = ancestors(world.agents()[0])
-    step = family[0]
-    worker = next(one for one in family if "execute_run" in one.cmdline())
+    step, *above = world.agents()[0].parents()
+    code_server = next(process for process in above if "grpc" in process.cmdline())
+    (worker,) = [process for process in above if process.ppid() == code_server.pid]
     (step if victim == "step process" else worker).kill()
     wait_for(lambda: not world.ranks(), 15, "the trainers to end")
     wait_for(lambda: web.status(run) == "FAILURE", 90, "the run to fail")
