@@ -30,6 +30,7 @@ lint: install
 	$(BIN)/pyright
 
 bench: install  ## side by side with named peers, ratios from one run
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 pictures: install  ## docs/images, from a demo run in headless Chromium
