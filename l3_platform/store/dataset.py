@@ -263,6 +263,7 @@ class Writer:
             counts=Counts.total(account.counts for account in accounts),
             metrics=dict(metrics or {}),
         )
+        files.remove_partial(self.folder)
         files.write(files.join(self.folder, "manifest.json"), manifest.content)
         for leftover in ("scratch", "accounts"):
             files.remove(files.join(self.folder, leftover))

@@ -116,6 +116,14 @@ def remove(url: str) -> None:
         fs.rm(path, recursive=True)
 
 
+def remove_partial(url: str) -> None:
+    """Delete what killed writers left unfinished in a folder and below; object stores keep no such thing."""
+    fs, path = filesystem(url)
+    if isinstance(fs, LocalFileSystem):
+        for partial in Path(path).rglob(".*.partial"):
+            partial.unlink(missing_ok=True)
+
+
 def upload(source: Path, url: str) -> None:
     """Copy a local file to `url`, whole or not at all, without holding it in memory."""
     fs, path = filesystem(url)
