@@ -1,5 +1,8 @@
 """mix: the one decision over all sidecars, then tokens, then shares."""
 
+from datetime import timedelta
+
+import dagster as dg
 import pyarrow.compute as pc
 
 from l3_platform.engine import Output
@@ -40,7 +43,13 @@ def _show_curated(made: Made) -> Card:
     return Card(samples=samples(documents, [made.dataset], cases, "s.domain_group, s.topic, s.language, s.quality"))
 
 
-@stage_asset(group="mix", kinds={"parquet"}, checks=[planted.MASKED], show=_show_curated)
+@stage_asset(
+    group="mix",
+    kinds={"parquet"},
+    checks=[planted.MASKED],
+    show=_show_curated,
+    freshness=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=10)),
+)
 def curated_documents(build: Build) -> Built:
     """What is trained on: kept documents without repeated lines, personal data masked."""
     from l3_platform.mix.curated import build_curated_documents

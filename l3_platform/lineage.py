@@ -73,7 +73,7 @@ STAGES = _stages(
     # scaling
     Stage("isoflop_runs", "1", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
     Stage("scaling_laws", "1", (), ("isoflop_runs",)),
-    Stage("training_plan", "1", ("scaling", "model", "train", "mix"), ("scaling_laws", "token_shards", "tokenizer")),
+    Stage("training_plan", "1", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
     Stage("pretrained", "1", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
     Stage("annealed", "1", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
@@ -88,6 +88,12 @@ FILE_SETTINGS = {
     "url_policy.domain_lists",
     "url_policy.url_lists",
     "heuristics.dirty_word_list",
+}
+
+# Settings of how a run is carried out: they change its pace and its place, never what comes out.
+OPERATIONAL_SETTINGS = {
+    *("train.launcher", "train.max_restarts", "train.shutdown_seconds", "train.log_every_steps", "train.keep_checkpoints"),
+    *("train.checkpoint_every_tokens", "train.peak_flops", "scaling.workers"),
 }
 
 
@@ -179,7 +185,9 @@ class Catalog:
 def _jsonable(path: str, settings: Settings) -> Any:
     section, _, key = path.partition(".")
     model: Section = getattr(settings, section)
-    values = model.model_dump(mode="json")
+    values = {
+        name: value for name, value in model.model_dump(mode="json").items() if f"{section}.{name}" not in OPERATIONAL_SETTINGS
+    }
     values |= {name: _contents(f"{section}.{name}", values[name]) for name in values if f"{section}.{name}" in FILE_SETTINGS}
     return values[key] if key else values
 

@@ -65,3 +65,8 @@ def test_a_model_file_that_is_not_there_is_one_sentence(home):
     materialize(catalog(), "documents", "s1")
     with pytest.raises(SettingsError, match=r"languages\.model: there is no file /no/such\.bin"):
         catalog("languages.model=/no/such.bin").folder("languages", "s1")
+
+
+def test_how_a_run_is_carried_out_is_no_part_of_what_comes_out():
+    assert catalog("train.shutdown_seconds=99").relevant("pretrained") == catalog().relevant("pretrained")
+    assert catalog("train.seed=99").relevant("pretrained") != catalog().relevant("pretrained")

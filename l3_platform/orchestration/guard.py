@@ -7,6 +7,7 @@ the whole family of the server, SIGNAL first (what the server takes for a polite
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -38,8 +39,8 @@ def _until_the_parent_ends(stop: threading.Event) -> None:
 def end(server: psutil.Popen, polite: signal.Signals) -> None:
     """The server and all its descendants, also those that it left behind in sessions of their own."""
     family = _family(server)
-    with contextlib.suppress(psutil.NoSuchProcess):
-        server.send_signal(polite)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, polite)  # its whole group, as Ctrl-C on a terminal would
     _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
     for process in [*alive, *(one for survivor in alive for one in _family(survivor))]:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -119,7 +119,8 @@ def mlflow_server(home: Path, port: int) -> Service:
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
         *("--artifacts-destination", (folder / "artifacts").as_uri()),
     ]
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    environment = quiet | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its job workers are for GenAI evaluation
     return Service("MLflow", command, f"http://127.0.0.1:{port}", "/health", folder / "server.log", environment)
 
 
