@@ -34,7 +34,7 @@ bench: install  ## side by side with named peers, ratios from one run
 	$(BIN)/python -m benchmarks
 
 pictures: install  ## docs/images, from a demo run in headless Chromium
-	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python -m docs.make_pictures
 
 clean:  ## run-time state only; .venv stays
 	rm -rf .l3

@@ -18,6 +18,7 @@ IMAGES = Path(__file__).parent / "images"
 
 def main() -> None:
     home = prepare_home()
+    IMAGES.mkdir(exist_ok=True)
     web, tracking = free_port(), free_port()
     command = [str(Path(sys.executable).with_name("l3")), "up", "--port", str(web), "--mlflow-port", str(tracking)]
     servers = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -40,13 +41,7 @@ def dagster(url: str) -> None:
         time.sleep(3)
         page.keyboard.press("Alt+e")  # expand all groups
         time.sleep(4)
-        page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 110, "width": 1900, "height": 1130})
-    with chromium(1400, 1500) as page:
-        page.goto(f"{url}/assets/curation_decisions?view=overview")
-        page.get_by_text("drop reasons").first.wait_for(timeout=60_000)
-        page.get_by_text("drop reasons").first.scroll_into_view_if_needed()
-        time.sleep(2)
-        page.screenshot(path=IMAGES / "card.png")
+        page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 200, "width": 1950, "height": 1000})
 
 
 def mlflow(url: str) -> None:
@@ -54,8 +49,7 @@ def mlflow(url: str) -> None:
     with chromium(1500, 950) as page:
         run = newest_run(url, "pretrained")
         page.goto(f"{url}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}/model-metrics")
-        page.get_by_text("loss", exact=True).first.wait_for(timeout=60_000)
-        time.sleep(5)
+        time.sleep(12)  # the charts draw themselves one by one
         page.screenshot(path=IMAGES / "mlflow.png")
 
 
