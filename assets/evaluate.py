@@ -14,6 +14,9 @@ def _annealing_helps(made: Made) -> Verdict:
     """Annealing is to teach what its mix upsamples: held-out loss falls over the domains of which it holds more than before."""
     shares = {(row["phase"], row["domain_group"]): row["share"] for row in made.catalog.dataset("data_mix").read().to_pylist()}
     upsampled = sorted({name for phase, name in shares if phase == "anneal" and shares["anneal", name] > shares["pretrain", name]})
+    seen = sum(row["tokens"] for row in made.dataset.read().to_pylist() if row["domain_group"] in upsampled)
+    if not seen:
+        return Verdict(True, {"domains": ", ".join(upsampled), "held out": "nothing of them: not judged"})
     loss = {}
     for model in ("pretrained", "annealed"):
         rows = [row for row in made.dataset.read().to_pylist() if row["model"] == model and row["domain_group"] in upsampled]

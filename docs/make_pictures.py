@@ -46,11 +46,11 @@ def dagster(url: str) -> None:
 
 def mlflow(url: str) -> None:
     """The charts of the newest run of `pretrained`."""
-    with chromium(1500, 950) as page:
+    with chromium(1500, 2300) as page:
         run = newest_run(url, "pretrained")
         page.goto(f"{url}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}/model-metrics")
         time.sleep(12)  # the charts draw themselves one by one
-        page.screenshot(path=IMAGES / "mlflow.png")
+        page.screenshot(path=IMAGES / "mlflow.png", clip={"x": 205, "y": 1000, "width": 900, "height": 780})
 
 
 def newest_run(url: str, name: str) -> dict[str, str]:
