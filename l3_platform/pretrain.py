@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from l3_platform.engine import Counts, Output
 from l3_platform.scaling.build import read_plan
+from l3_platform.scaling.plan import TrainingPlan
 from l3_platform.settings import Settings, home
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import vocabulary
@@ -46,22 +47,15 @@ def build_pretrained(
     tracked: Tracked,
 ) -> Built:
     """Train what the plan says, from fresh weights, on the pre-training mix."""
-    plan, words = read_plan(training_plan[0]), vocabulary(tokenizer[0])
+    plan = read_plan(training_plan[0])
     job = TrainJob.from_settings(
         settings.train,
-        **_places(out),
-        model=plan.model,
-        data=local_streams(token_shards[0], "train"),
-        held_out=local_streams(token_shards[0], "held_out"),
+        **_common(plan, token_shards[0], tokenizer[0], out, tracked),
         shares=shares_of(data_mix[0], "pretrain"),
-        bos_id=words.bos_id,
-        eos_id=words.eos_id,
         total_tokens=plan.total_tokens,
         ramp=plan.ramp,
         learning_rate=plan.learning_rate,
         warmup_tokens=plan.warmup_tokens,
-        mlflow_tracking_uri=tracked.uri,
-        mlflow_run_id=tracked.run_id,
     )
     return _taken_in(launch(job), job, out)
 
@@ -79,17 +73,13 @@ def build_annealed(
     tracked: Tracked,
 ) -> Built:
     """From the pre-trained weights: learning rate linearly to zero on the annealing mix; the mean of its checkpoints."""
-    plan, words, last = read_plan(training_plan[0]), vocabulary(tokenizer[0]), read_plan(training_plan[0]).ramp[-1]
+    plan = read_plan(training_plan[0])
+    last = plan.ramp[-1]
     tokens = max(settings.anneal.tokens, last.batch_tokens * settings.anneal.checkpoints)
     job = TrainJob.from_settings(
         settings.train,
-        **_places(out),
-        model=plan.model,
-        data=local_streams(token_shards[0], "train"),
-        held_out=local_streams(token_shards[0], "held_out"),
+        **_common(plan, token_shards[0], tokenizer[0], out, tracked),
         shares=shares_of(data_mix[0], "anneal"),
-        bos_id=words.bos_id,
-        eos_id=words.eos_id,
         total_tokens=tokens,
         ramp=(last.model_copy(update={"from_tokens": 0}),),
         schedule="linear_to_zero",
@@ -100,16 +90,28 @@ def build_annealed(
         keep_checkpoints=settings.anneal.checkpoints,
         average_last=settings.anneal.checkpoints,
         seed=settings.train.seed + 1,
-        mlflow_tracking_uri=tracked.uri,
-        mlflow_run_id=tracked.run_id,
     )
     return _taken_in(launch(job), job, out)
 
 
-def _places(out: Writer) -> dict[str, str]:
-    """Checkpoints lie under the identity of the dataset they lead to, so a changed setting never resumes an old run."""
+def _common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset, out: Writer, tracked: Tracked) -> dict[str, Any]:
+    """What every job takes from the plan, the corpus and the tracker.
+
+    Checkpoints lie under the identity of the dataset they lead to, so a changed setting never resumes an old run.
+    """
     folder = home() / "checkpoints" / f"{out.asset}-{out.folder.rsplit('/', 1)[-1]}"
-    return {"folder": str(folder), "output": str(folder / "model")}
+    words = vocabulary(tokenizer)
+    return {
+        "folder": str(folder),
+        "output": str(folder / "model"),
+        "model": plan.model,
+        "data": local_streams(token_shards, "train"),
+        "held_out": local_streams(token_shards, "held_out"),
+        "bos_id": words.bos_id,
+        "eos_id": words.eos_id,
+        "mlflow_tracking_uri": tracked.uri,
+        "mlflow_run_id": tracked.run_id,
+    }
 
 
 def _taken_in(result: TrainResult, job: TrainJob, out: Writer) -> Built:

@@ -29,9 +29,8 @@ def in_training(world: World) -> list[psutil.Process]:
 
 
 def as_if_nothing_had_happened(world: World, undisturbed: World) -> bool:
-    same = ("train loss", "held-out loss", "tokens", "steps")
-    expected, got = undisturbed.dataset("pretrained")["metrics"], world.dataset("pretrained")["metrics"]
-    return {name: got[name] for name in same} == {name: expected[name] for name in same}
+    """The same metrics and the same bytes: the manifest lists the digest of the shard, which lists those of the model."""
+    return world.dataset("pretrained") == undisturbed.dataset("pretrained")
 
 
 def resumes(world: World) -> bool:
