@@ -101,7 +101,7 @@ def _notes(plan: TrainingPlan, law: ScalingLaw, settings: Settings) -> list[str]
         notes.append(f"the law is a fallback: {law.notes[-1]}")
     interval = law.interval(plan.budget)
     if interval:
-        notes.append(f"optimal tokens {plan.optimal_tokens:.3g}, 95 % of resamples {interval[0]:.3g} to {interval[1]:.3g}")
+        notes.append(f"optimal tokens {plan.optimal_tokens:.3g}, 90 % of resamples {interval[0]:.3g} to {interval[1]:.3g}")
     largest = max((minimum.budget for minimum in law.usable), default=0.0)
     if largest and plan.budget > FAR * largest:
         notes.append(f"the budget is {plan.budget / largest:,.0f} times that of the largest run that the law rests on")

@@ -59,7 +59,7 @@ def _law(axes, law: ScalingLaw, colours, target: float | None) -> None:
     axes.plot(budgets, [law.at(budget)[0] for budget in budgets], "--", color="crimson", linewidth=1, label=label)
     if law.samples:
         low, high = np.transpose([law.interval(budget) or (np.nan, np.nan) for budget in budgets])
-        axes.fill_between(budgets, low, high, color="crimson", alpha=0.12, linewidth=0, label="95 % of resamples")
+        axes.fill_between(budgets, low, high, color="crimson", alpha=0.12, linewidth=0, label="90 % of resamples")
     if target:
         tokens, params = law.at(target)
         text = f"{target:.2g} FLOPs:\n{_short(tokens)} tokens,\n{_short(params)} parameters"

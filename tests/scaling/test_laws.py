@@ -10,9 +10,9 @@ from l3_platform.scaling.laws import ScalingLaw, fit_isoflop
 LLAMA_3_BUDGET = 3.8e25
 
 
-def made_runs(budgets=(1e18, 1e19, 1e20), sizes=7, exponent=0.53, coefficient=0.3, noise=0.0, shift=0.0) -> pa.Table:
+def made_runs(budgets=(1e18, 1e19, 1e20), sizes=7, exponent=0.53, coefficient=0.3, noise=0.0, shift=0.0, seed=3) -> pa.Table:
     """Runs whose minima lie exactly on the law, `shift` decades of tokens away from the middle of the runs."""
-    random = np.random.default_rng(3)
+    random = np.random.default_rng(seed)
     rows = []
     for budget in budgets:
         optimum = math.log10(coefficient * budget**exponent)
