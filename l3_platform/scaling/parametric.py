@@ -198,6 +198,7 @@ def _descend(theta: Floats, weights: Floats, data: _Data, residuals_of: Residual
         normal = np.swapaxes(scaled, 1, 2) @ slopes
         gradient = (scaled * residuals[..., None]).sum(axis=1)
         diagonal = np.einsum("fii->fi", normal)
+        diagonal = np.maximum(diagonal, 1e-12 * diagonal.max(axis=1, keepdims=True))  # an unknown that does nothing stays put
         damped = normal + (damping[:, None] * diagonal + 1e-30)[..., None] * np.eye(5)
         step = -np.linalg.solve(damped, gradient[..., None])[..., 0]
         tried = theta + np.clip(step, -1.0, 1.0)
