@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: install demo up test lint bench pictures clean
+.PHONY: install demo up test lint bench-curation pictures clean
 
 install: .venv/installed
 
@@ -29,9 +29,16 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-bench: install  ## side by side with named peers, ratios from one run
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m benchmarks
+bench-curation: .venv-bench/installed  ## side by side with named peers, one table of ratios from one run
+	.venv-bench/bin/python -m benchmarks $(PARTS)
+
+# The peers' own environment: it sees ours and adds what is missing, so that nothing of theirs reaches ours.
+.venv-bench/installed: .venv/installed
+	test -x .venv-bench/bin/python || $(BIN)/python -m venv .venv-bench
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+		> $$(.venv-bench/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
 
 pictures: install  ## docs/images, from a demo run in headless Chromium
 	$(BIN)/python -m docs.make_pictures

@@ -8,9 +8,9 @@ import dagster as dg
 import pyarrow as pa
 
 from l3_platform.crawl.fetch import warc_files
-from l3_platform.engine import Output, map_shards
+from l3_platform.engine import Output, map_actors, map_shards
 from l3_platform.orchestration import planted
-from l3_platform.orchestration.card import Card, bars, samples
+from l3_platform.orchestration.card import Card, bars, histogram, samples
 from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 from l3_platform.store import Shard
 
@@ -101,16 +101,46 @@ def _show_languages(made: Made) -> Card:
     )
 
 
+def _show_identifier(made: Made) -> Card:
+    rows = made.dataset.read().sort_by("f1").to_pylist()
+    facts = {"hardest languages": ", ".join(f"{row['language']} {row['f1']:.2f}" for row in rows[:5] if row["f1"] is not None)}
+    return Card(facts=facts if rows else {})
+
+
+@stage_asset(group="clean", kinds={"fasttext"}, show=_show_identifier)
+def language_identifier(build: Build) -> Built:
+    """A fastText language identifier trained on `languages.labelled`; empty where that is not set, or a model is given."""
+    from l3_platform.curate.language_identifier import build_language_identifier
+
+    return build_language_identifier(out=build.out, settings=build.settings)
+
+
 @stage_asset(group="clean", kinds={"parquet"}, checks=[planted.check("languages")], show=_show_languages)
 def languages(build: Build) -> Built:
-    """The language of each page with its score: a fastText model where one is configured, else the built-in identifier."""
-    return _annotated(build, functools.partial(_languages, build.settings.languages))
+    """The language of each page with its score: by a fastText model, given or trained, else by the built-in identifier."""
+    from l3_platform.curate.language_identifier import MODEL_FILE
+
+    identifier = build.input("language_identifier")
+    trained = identifier.file(MODEL_FILE) if identifier.manifest.rows else ""
+    tasks = {shard.name: shard for shard in build.input("documents").shards}
+    identify = functools.partial(_Identifier, build.settings.languages.model, trained)
+    return map_actors(identify, tasks, build.out, build.settings.engine), {}
 
 
-def _languages(settings: object, shard: Shard) -> Output:
-    from l3_platform.curate.languages import languages
+class _Identifier:
+    """The model, where there is one, in a worker's memory."""
 
-    return Output.annotated(languages(shard.read(["doc_id", "text"]), settings))  # type: ignore[arg-type]
+    def __init__(self, given: str, trained: str) -> None:
+        from l3_platform.curate import fasttext_training
+        from l3_platform.store import files
+
+        self.given = fasttext_training.load_file(given) if given else None
+        self.trained = fasttext_training.load(files.read(trained)) if trained else None
+
+    def __call__(self, shard: Shard) -> Output:
+        from l3_platform.curate.languages import languages
+
+        return Output.annotated(languages(shard.read(["doc_id", "text"]), self.given, self.trained))
 
 
 @stage_asset(
@@ -137,7 +167,7 @@ def _heuristics(settings: object, task: tuple[Shard, Shard]) -> Output:
     from l3_platform.curate import text_heuristics
 
     pages, identified = task[0].read(["doc_id", "text"]), task[1].read(["language"])
-    scores = text_heuristics(pages["text"].combine_chunks(), identified["language"].combine_chunks())
+    scores = text_heuristics(pages["text"], identified["language"], settings)  # type: ignore[arg-type]
     return Output.annotated(scores.add_column(0, pa.field("doc_id", pa.uuid()), pages["doc_id"]))
 
 
@@ -159,3 +189,22 @@ def _pii(settings: object, shard: Shard) -> Output:
     from l3_platform.curate.pii import pii
 
     return Output.annotated(pii(shard.read(["doc_id", "text"]), settings))  # type: ignore[arg-type]
+
+
+def _show_outliers(made: Made) -> Card:
+    values = [value for value in made.dataset.read(["kl"])["kl"].to_pylist() if value is not None]
+    limit = made.settings.heuristics.max_kl
+    cases = {"five most unlike the corpus": f"s.kl > {limit}", "five next to the limit": f"s.kl BETWEEN {0.8 * limit} AND {limit}"}
+    return Card(
+        samples=samples(made.inputs["documents"], [made.dataset], cases, "s.kl, s.outlier_share"),
+        facts={"compared": len(values), "above the limit": sum(value > limit for value in values)},
+        chart=histogram(values, "KL divergence from the language's corpus, nats", limit) if values else None,
+    )
+
+
+@stage_asset(group="clean", kinds={"numba", "duckdb"}, checks=[planted.check("outlier_tokens")], show=_show_outliers)
+def outlier_tokens(build: Build) -> Built:
+    """How far each page's words are from what its language's pages say in all snapshots: KL divergence (Llama 3, section 3.1.1)."""
+    from l3_platform.curate.outlier_tokens import build_outlier_tokens
+
+    return build_outlier_tokens(**build.inputs, out=build.out, settings=build.settings)

@@ -18,6 +18,18 @@ def url_versions(build: Build) -> Built:
     return build_url_versions(**build.inputs, out=build.out, settings=build.settings)
 
 
+def _show_signatures(made: Made) -> Card:
+    return Card(samples=samples(made.inputs["documents"], [made.dataset], {"five signed": "true"}, "hex(s.signature[1:16])"))
+
+
+@stage_asset(group="dedup", kinds={"numba"}, show=_show_signatures)
+def document_signatures(build: Build) -> Built:
+    """The MinHash signature of every document: those of datasketch's `affine32` scheme. A new snapshot signs only its own."""
+    from l3_platform.dedup.minhash import build_document_signatures
+
+    return build_document_signatures(**build.inputs, out=build.out, settings=build.settings)
+
+
 def _removed_are_alike(made: Made) -> Verdict:
     """Every removed document has a true Jaccard with its representative at or above the threshold."""
     threshold = made.settings.dedup.threshold
@@ -50,7 +62,7 @@ def _show_duplicates(made: Made) -> Card:
 
 @stage_asset(
     group="dedup",
-    kinds={"datasketch"},
+    kinds={"numba", "duckdb"},
     checks=[
         Check(
             "removed_documents_are_alike",

@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 
 from l3_platform.engine import Output
 from l3_platform.orchestration import planted
-from l3_platform.orchestration.card import Card, bars, samples
+from l3_platform.orchestration.card import Card, bars
+from l3_platform.orchestration.curation_card import show_curated, show_decisions
 from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 from l3_platform.store import Counts
 
@@ -19,35 +20,24 @@ def _removal_in_bounds(made: Made) -> Verdict:
     return Verdict(share < 0.9, {"dropped": f"{share:.1%} of {counts.records_in:,} documents"})
 
 
-def _show_decisions(made: Made) -> Card:
-    cases = {"five kept": "s.dropped_by IS NULL", "five dropped": "s.dropped_by IS NOT NULL"}
-    return Card(samples=samples(made.inputs["documents"], [made.dataset], cases, "s.dropped_by"))
-
-
 @stage_asset(
     group="mix",
     kinds={"duckdb", "sql"},
     checks=[Check("removal_rate_in_bounds", _removal_in_bounds, blocking=True, description="less than 90 % dropped")],
-    show=_show_decisions,
+    show=show_decisions,
 )
 def curation_decisions(build: Build) -> Built:
-    """One SQL statement over the sidecars: for every document, the first rule that drops it, or none."""
+    """The rules over the sidecars, as one SQL statement: for every document, the first rule that drops it, or none."""
     from l3_platform.mix.curated import build_curation_decisions
 
     return build_curation_decisions(**build.inputs, out=build.out, settings=build.settings)
-
-
-def _show_curated(made: Made) -> Card:
-    documents = made.inputs["documents"]
-    cases = {"five kept": "true"}
-    return Card(samples=samples(documents, [made.dataset], cases, "s.domain_group, s.topic, s.language, s.quality"))
 
 
 @stage_asset(
     group="mix",
     kinds={"parquet"},
     checks=[planted.MASKED],
-    show=_show_curated,
+    show=show_curated,
     freshness=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=10)),
 )
 def curated_documents(build: Build) -> Built:

@@ -1,7 +1,13 @@
 """quality: how good a document is, and what it is about."""
 
-from l3_platform.orchestration.card import Card, bars, histogram, samples
+from collections.abc import Sequence
+
+import dagster as dg
+import pyarrow as pa
+
+from l3_platform.orchestration.card import EXCERPT_CHARS, SAMPLE_ROWS, SAMPLE_SHARDS, Card, bars, connect_for_samples, samples
 from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
+from l3_platform.quality.questions import CODE, QUALITY, REASONING, Question
 
 
 def _better_than_chance(made: Made) -> Verdict:
@@ -12,33 +18,110 @@ def _better_than_chance(made: Made) -> Verdict:
     )
 
 
-@stage_asset(
-    group="quality",
-    kinds={"fasttext"},
-    checks=[Check("better_than_chance", _better_than_chance, description="cross-validated ROC-AUC above 0.7")],
+def _classifier(question: Question, learns_from: str) -> dg.AssetsDefinition:
+    """The asset `{name}_classifier`."""
+
+    def show(made: Made) -> Card:
+        metrics = made.dataset.manifest.metrics
+        if "calibration" not in metrics:
+            return Card()
+        from l3_platform.quality.plot import calibration_chart
+
+        note = f"{metrics['model']}\nlabels: {metrics['labels']}\n"
+        note += f"ROC-AUC {metrics['roc_auc']:.3f}, calibration error {metrics['calibration_error']:.3f}"
+        chart = calibration_chart(metrics["calibration"], question.positive, note)
+        return Card(samples=_surprises(made, question), facts=_cost(made), chart=chart)
+
+    def build(build: Build) -> Built:
+        from l3_platform.quality.classifier import build_classifier
+
+        return build_classifier(question, **build.inputs, out=build.out, settings=build.settings)
+
+    build.__name__, build.__doc__ = f"{question.name}_classifier", learns_from
+    better = Check("better_than_chance", _better_than_chance, description="cross-validated ROC-AUC above 0.7")
+    return stage_asset(group="quality", kinds={"fasttext", "huggingface"}, checks=[better], show=show)(build)
+
+
+def _surprises(made: Made, question: Question) -> dict[str, pa.Table]:
+    """Labelled documents that a model which had not seen them scores least like their label: its errors, or the labels'."""
+    shards = [shard for dataset in made.inputs["documents"] for shard in dataset.shards][:SAMPLE_SHARDS]
+    pages = pa.concat_tables([shard.read(["doc_id", "url", "text"]) for shard in shards])
+    connection = connect_for_samples(d=pages, s=made.dataset.read())
+    sides = {
+        f"labelled {question.positive}, scored low": ("s.label", "ASC"),
+        "labelled other, scored high": ("NOT s.label", "DESC"),
+    }
+    return {
+        heading: connection.sql(
+            f"SELECT d.url, s.held_out_score, left(regexp_replace(d.text, '\\s+', ' ', 'g'), {EXCERPT_CHARS}) AS text FROM s "
+            f"JOIN d USING (doc_id) WHERE {predicate} ORDER BY s.held_out_score {direction}, doc_id LIMIT {SAMPLE_ROWS}"
+        ).to_arrow_table()
+        for heading, (predicate, direction) in sides.items()
+    }
+
+
+def _cost(made: Made) -> dict[str, float]:
+    """What an annotator's answers would cost at the prices of the settings, those kept from earlier runs included."""
+    metrics, prices = made.dataset.manifest.metrics, made.settings.annotator
+    if "prompt_tokens" not in metrics:
+        return {}
+    spent = metrics["prompt_tokens"] * prices.prompt_price + metrics["completion_tokens"] * prices.completion_price
+    return {"cost of the labels": round(spent / 1e6, 4)}
+
+
+def _scores(question: Question, says: str) -> dg.AssetsDefinition:
+    """The asset `{name}_scores`."""
+
+    def show(made: Made) -> Card:
+        from l3_platform.quality.plot import scores_chart
+
+        edges = made.dataset.manifest.metrics["bucket_edges"]
+        scores = made.dataset.read(["score"])["score"].to_numpy()
+        threshold = made.settings.quality.min_score if question.name == "quality" else None
+        cases = {"five best": "s.bucket = 9", "five worst": "s.bucket = 0"}
+        return Card(
+            samples={"buckets": _buckets(made, edges), **samples(made.inputs["documents"], [made.dataset], cases, "s.score")},
+            chart=scores_chart(scores, edges, question.positive, threshold),
+        )
+
+    def build(build: Build) -> Built:
+        from l3_platform.quality.scores import build_scores
+
+        inputs = dict(build.inputs)
+        classifier = inputs.pop(f"{question.name}_classifier")
+        return build_scores(question, **inputs, classifier=classifier, out=build.out, settings=build.settings)
+
+    build.__name__, build.__doc__ = f"{question.name}_scores", says
+    return stage_asset(group="quality", kinds={"fasttext", "huggingface"}, show=show)(build)
+
+
+def _buckets(made: Made, edges: Sequence[float]) -> pa.Table:
+    """Where each bucket begins and ends, and how many documents are in it."""
+    found = made.dataset.read(["bucket"])["bucket"].value_counts().to_pylist()
+    documents = {int(row["values"]): int(row["counts"]) for row in found}
+    bounds = [0.0, *edges, 1.0]
+    rows = [
+        {"bucket": number, "score from": bounds[number], "to": bounds[number + 1], "documents": documents.get(number, 0)}
+        for number in range(len(bounds) - 1)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+quality_classifier = _classifier(
+    QUALITY, """Would this text be referenced by Wikipedia? Learnt from labels of a file or a model, else of a rule: *simulated*."""
 )
-def quality_classifier(build: Build) -> Built:
-    """fastText "would this text be referenced by Wikipedia". Labels come from a file, else from a rule: *simulated*."""
-    from l3_platform.quality.classifier import build_quality_classifier
-
-    return build_quality_classifier(**build.inputs, out=build.out, settings=build.settings)
-
-
-def _show_scores(made: Made) -> Card:
-    cases = {"five best": "s.bucket = 9", "five worst": "s.bucket = 0"}
-    scores = made.dataset.read(["score"])["score"].to_pylist()
-    return Card(
-        samples=samples(made.inputs["documents"], [made.dataset], cases, "s.score"),
-        chart=histogram(scores, "probability of `referenced`", made.settings.quality.min_score),
-    )
-
-
-@stage_asset(group="quality", kinds={"fasttext"}, show=_show_scores)
-def quality_scores(build: Build) -> Built:
-    """The classifier's probability for every document, with its quantile bucket and the model's version."""
-    from l3_platform.quality.scores import build_quality_scores
-
-    return build_quality_scores(**build.inputs, out=build.out, settings=build.settings)
+quality_scores = _scores(
+    QUALITY, """How well each document would do as a reference, with its quantile bucket and the model's version."""
+)
+code_classifier = _classifier(
+    CODE, """Does this text teach or show how to program? An encoder distilled from an annotator (Llama 3, section 3.1.2)."""
+)
+code_scores = _scores(CODE, """How much each document is of code, with its quantile bucket and the model's version.""")
+reasoning_classifier = _classifier(
+    REASONING,
+    """Does this text reason, in mathematics, science or code? An encoder distilled from an annotator (Llama 3, section 3.1.2).""",
+)
+reasoning_scores = _scores(REASONING, """How much each document reasons, with its quantile bucket and the model's version.""")
 
 
 def _show_domains(made: Made) -> Card:

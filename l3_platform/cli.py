@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from l3_platform import settings as settings_module
+
+if TYPE_CHECKING:
+    from l3_platform.lineage import Catalog
 
 app = typer.Typer(
     name="l3",
@@ -90,21 +93,62 @@ def report(profile: Profile = "demo", source: Source = "", overrides: Set = None
 
 @app.command()
 def why(
-    url: Annotated[str, typer.Argument(help="URL of a page of the crawl.")],
+    url: Annotated[str, typer.Argument(help="URL or doc_id of a page of the crawl.")],
     profile: Profile = "demo",
     source: Source = "",
     overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell the story of a page: what each stage saw in it, and what kept or dropped it."""
-    from l3_platform import why as story
-    from l3_platform.orchestration.resources import Platform
+    from l3_platform import why
 
-    catalog = Platform(profile=profile, overrides=_overrides(source, overrides)).catalog()
-    told = story.of(url, catalog)
-    typer.echo(story.as_json(told) if as_json else story.as_text(url, told))
-    if not told:
+    told = why.of(url, _catalog(settings_module.load(profile, _overrides(source, overrides))))
+    typer.echo(why.as_json(told) if as_json else why.as_text(told))
+    if not told.found:
         raise typer.Exit(1)
+
+
+@app.command()
+def sweep(
+    variations: Annotated[list[str], typer.Argument(metavar="KEY=VALUE,VALUE...", help="Thresholds to try; several make a grid.")],
+    profile: Profile = "demo",
+    source: Source = "",
+    overrides: Set = None,
+    documents: Annotated[
+        int, typer.Option(min=1, help="Judge about this many documents, an even sample of the corpus.")
+    ] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
+    """Say what other thresholds would keep, from the scores as they are: nothing is built."""
+    from l3_platform import sweep as sweeping
+
+    chosen = _overrides(source, overrides)
+    catalog = _catalog(settings_module.load(profile, chosen))
+    swept = sweeping.sweep(variations, catalog, lambda more: settings_module.load(profile, [*chosen, *more]), documents)
+    typer.echo(sweeping.as_json(swept) if as_json else sweeping.as_text(swept))
+
+
+def _catalog(settings: settings_module.Settings) -> Catalog:
+    """As an asset sees it, without Dagster, which takes seconds to import."""
+    from l3_platform.crawl import sources
+    from l3_platform.lineage import Catalog
+
+    source = sources.from_settings(settings.crawl)
+    return Catalog(settings, source.snapshots(), source.identity)
+
+
+@app.command()
+def fit(
+    runs: Annotated[Path, typer.Argument(help="CSV with a header: params, tokens, loss, and flops where they are not 6·N·D.")],
+    budget: Annotated[float, typer.Option(help="FLOPs to plan for.")] = 3.8e25,
+    method: Annotated[str, typer.Option(help="parabola (IsoFLOP), huber or vpnls (both L(N, D)).")] = "parabola",
+    as_json: AsJson = False,
+) -> None:
+    """Fit scaling laws to a table of runs, yours or anyone's: the best model of a budget, with 90 % intervals."""
+    from l3_platform.scaling import fit as laws
+
+    found = laws.fit(laws.read_runs(runs), budget, method)  # type: ignore[arg-type]
+    typer.echo(found.model_dump_json(indent=2) if as_json else laws.as_text(found))
 
 
 @app.command()
@@ -148,7 +192,7 @@ def _sentence(error: Exception) -> str:
     from l3_platform.store import Locked, MissingDataset, StoreError, files
 
     kinds = (settings_module.SettingsError, CrawlError, Locked, MissingDataset, StoreError)
-    if isinstance(error, kinds) or type(error).__name__ in ("ServiceError",):
+    if isinstance(error, kinds) or type(error).__name__ in ("ServiceError", "FitError"):
         return str(error)
     home = settings_module.home()
     return f"{home}: {files.DISK_IS_FULL}; {files.AFTER_FULL}" if files.for_lack_of_space(error, home) else ""

@@ -49,7 +49,7 @@ def _packages() -> list[Finding]:
             findings.append(Finding(True, f"{name} {metadata.version(name)}"))
         except metadata.PackageNotFoundError:
             findings.append(Finding(False, f"{name} is not installed: run `make install`"))
-    for extra, module in (("s3", "s3fs"),):
+    for extra, module in (("s3", "s3fs"), ("ray", "ray")):
         there = importlib.util.find_spec(module) is not None
         findings.append(Finding(there, f"extra `{extra}` is {'' if there else 'not '}installed", needed=False))
     return findings

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from l3_platform.settings import Section, Settings, SettingsError, home
+from l3_platform.mix import rules
+from l3_platform.settings import Classifier, Section, Settings, SettingsError, home
 from l3_platform.store import Dataset, MissingDataset, Writer, files
 
 EVERYTHING = "all"  # the one partition of a stage that spans all snapshots
+CLASSIFIERS = ("quality", "code", "reasoning")
 
 
 @dataclass(frozen=True)
@@ -34,33 +36,49 @@ def _stages(*stages: Stage) -> dict[str, Stage]:
     return {stage.name: stage for stage in stages}
 
 
+def _classifier(section: str) -> tuple[str, ...]:
+    """Settings that change a classifier: its section without what only the decision reads, and what it may be made with."""
+    return (*(f"{section}.{name}" for name in Classifier.model_fields), "annotator", "encoder")
+
+
+_SIGNATURE = ("dedup.num_perm", "dedup.ngram", "dedup.seed")
+
 STAGES = _stages(
     # crawl: a partition a snapshot
     Stage("raw_crawl", "1", by_snapshot=True),
     # clean: a shard a WARC file, a sidecar a stage
-    Stage("documents", "1", ("extract",), ("raw_crawl",), by_snapshot=True),
+    Stage("documents", "2", ("extract",), ("raw_crawl",), by_snapshot=True),
     Stage("url_policy", "1", ("url_policy",), ("documents",), by_snapshot=True),
-    Stage("languages", "1", ("languages",), ("documents",), by_snapshot=True),
-    Stage("text_heuristics", "1", ("heuristics.dirty_word_list",), ("documents", "languages"), by_snapshot=True),
-    Stage("pii", "1", (), ("documents",), by_snapshot=True),
+    Stage("language_identifier", "1", tuple(f"languages.{name}" for name in ("model", "labelled", "epochs", "dim"))),
+    Stage("languages", "2", ("languages.model",), ("documents", "language_identifier"), by_snapshot=True),
+    Stage("text_heuristics", "2", ("heuristics.dirty_word_lists",), ("documents", "languages"), by_snapshot=True),
+    Stage("pii", "2", (), ("documents",), by_snapshot=True),
+    Stage("outlier_tokens", "1", ("outlier_tokens", "dedup.buckets"), ("documents", "languages")),
     # dedup: across snapshots
     Stage("url_versions", "1", ("dedup.buckets",), ("documents", "url_policy")),
-    Stage("duplicate_documents", "1", ("dedup",), ("documents", "url_versions")),
-    Stage("repeated_lines", "1", ("dedup",), ("documents", "languages", "url_versions", "duplicate_documents")),
+    Stage("document_signatures", "1", _SIGNATURE, ("documents",), by_snapshot=True),
+    Stage(
+        "duplicate_documents",
+        "2",
+        (*_SIGNATURE, "dedup.threshold", "dedup.bands", "dedup.scope", "dedup.buckets"),
+        ("documents", "document_signatures", "languages", "url_versions"),
+    ),
+    Stage(
+        "repeated_lines",
+        "2",
+        ("dedup.line_max_count", "dedup.line_bucket_documents", "dedup.line_min_chars", "dedup.buckets"),
+        ("documents", "languages", "url_versions", "duplicate_documents"),
+    ),
     # quality
-    Stage("quality_classifier", "1", ("quality",), ("documents", "url_versions", "duplicate_documents")),
-    Stage("quality_scores", "1", (), ("documents", "quality_classifier")),
+    Stage("quality_classifier", "2", _classifier("quality"), ("documents", "url_versions", "duplicate_documents")),
+    Stage("quality_scores", "2", (), ("documents", "quality_classifier")),
+    Stage("code_classifier", "1", _classifier("code"), ("documents", "url_versions", "duplicate_documents")),
+    Stage("code_scores", "1", (), ("documents", "code_classifier")),
+    Stage("reasoning_classifier", "1", _classifier("reasoning"), ("documents", "url_versions", "duplicate_documents")),
+    Stage("reasoning_scores", "1", (), ("documents", "reasoning_classifier")),
     Stage("knowledge_domains", "1", (), ("documents", "languages")),
     # mix
-    Stage(
-        "curation_decisions",
-        "1",
-        ("curate", "heuristics", "languages.min_score", "pii", "quality.min_score", "url_policy.max_pii_share"),
-        (
-            *("documents", "url_policy", "languages", "text_heuristics", "pii"),
-            *("url_versions", "duplicate_documents", "quality_scores"),
-        ),
-    ),
+    Stage("curation_decisions", "2", rules.SETTINGS, ("documents", *rules.SIDECARS)),
     Stage(
         "curated_documents",
         "1",
@@ -68,7 +86,7 @@ STAGES = _stages(
         ("documents", "curation_decisions", "languages", "repeated_lines", "quality_scores", "knowledge_domains"),
     ),
     Stage("tokenizer", "1", ("tokenizer", "mix.held_out_share"), ("curated_documents",)),
-    Stage("token_shards", "1", ("mix.held_out_share",), ("curated_documents", "tokenizer")),
+    Stage("token_shards", "2", ("mix.held_out_share", "mix.topic_weights"), ("curated_documents", "tokenizer")),
     Stage("data_mix", "1", ("mix", "anneal.tokens"), ("token_shards",)),
     # scaling
     Stage("isoflop_runs", "1", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
@@ -80,20 +98,26 @@ STAGES = _stages(
     Stage("evaluation", "1", ("evaluate",), ("pretrained", "annealed", "token_shards", "data_mix", "tokenizer")),
 )
 
+ANNOTATORS = ("simulated", "endpoint")  # what a classifier's `labels` may be beside a file
+
 # Settings that name a file: what it holds enters the fingerprint, so a retrained model is never mistaken for the old one.
 FILE_SETTINGS = {
     "languages.model",
-    "quality.model",
-    "quality.labels",
+    "languages.labelled",
+    *(f"{section}.{name}" for section in CLASSIFIERS for name in ("model", "labels", "requirements")),
+    "encoder.path",
     "url_policy.domain_lists",
     "url_policy.url_lists",
-    "heuristics.dirty_word_list",
+    "url_policy.ut1_folders",
+    "heuristics.dirty_word_lists",
 }
 
 # Settings of how a run is carried out: they change its pace and its place, never what comes out.
 OPERATIONAL_SETTINGS = {
     *("train.launcher", "train.max_restarts", "train.shutdown_seconds", "train.log_every_steps", "train.keep_checkpoints"),
     *("train.checkpoint_every_tokens", "train.peak_flops", "scaling.workers"),
+    *("annotator.url", "annotator.api_key_variable", "annotator.timeout_seconds", "annotator.retries", "annotator.concurrency"),
+    *("annotator.prompt_price", "annotator.completion_price"),
 }
 
 
@@ -152,7 +176,7 @@ class Catalog:
         key = (stage, partition)
         if key not in self._fingerprints:
             identity = [stage, STAGES[stage].version, self.relevant(stage), self.input_digests(stage, partition)]
-            if not STAGES[stage].inputs:
+            if STAGES[stage].by_snapshot and not STAGES[stage].inputs:
                 identity.append(self.identity(partition))
             content = json.dumps(identity, sort_keys=True).encode()
             self._fingerprints[key] = hashlib.sha256(content).hexdigest()[:20]
@@ -167,7 +191,8 @@ class Catalog:
 
     def relevant(self, stage: str) -> dict[str, Any]:
         """The settings that change what `stage` makes, as JSON."""
-        return {path: _jsonable(path, self.settings) for path in STAGES[stage].settings}
+        idle = _idle(stage, self.settings)
+        return {path: _jsonable(path, self.settings) for path in STAGES[stage].settings if path not in idle}
 
     def writer(self, stage: str, partition: str = EVERYTHING) -> Writer:
         return Writer(
@@ -182,21 +207,40 @@ class Catalog:
         )
 
 
+def _idle(stage: str, settings: Settings) -> set[str]:
+    """Sections that a classifier may be made with, but as it is set is not."""
+    section, classifier, _ = stage.partition("_classifier")
+    if not classifier or section not in CLASSIFIERS:
+        return set()
+    own: Classifier = getattr(settings, section)
+    used = {"encoder": own.kind == "encoder", "annotator": own.labels == "endpoint"}
+    return {name for name in used if not used[name]}
+
+
 def _jsonable(path: str, settings: Settings) -> Any:
     section, _, key = path.partition(".")
     model: Section = getattr(settings, section)
     values = {
-        name: value for name, value in model.model_dump(mode="json").items() if f"{section}.{name}" not in OPERATIONAL_SETTINGS
+        name: value
+        for name, value in model.model_dump(mode="json").items()
+        if f"{section}.{name}" not in OPERATIONAL_SETTINGS
+        and key in ("", name)
+        and (key or f"{section}.{name}" not in rules.SETTINGS)  # a threshold leaves the scores as they are
     }
     values |= {name: _contents(f"{section}.{name}", values[name]) for name in values if f"{section}.{name}" in FILE_SETTINGS}
     return values[key] if key else values
 
 
-def _contents(setting: str, paths: str | Sequence[str]) -> Any:
+def _contents(setting: str, paths: str | Sequence[str] | Mapping[str, str]) -> Any:
+    if isinstance(paths, Mapping):
+        return {name: _contents(setting, path) for name, path in sorted(paths.items())}
     if not isinstance(paths, str):
         return [_contents(setting, path) for path in paths]
-    if not paths:
-        return ""
+    if paths in ("", *ANNOTATORS):
+        return paths
+    if Path(paths).is_dir():
+        return [[file.name, _contents(setting, str(file))] for file in sorted(Path(paths).iterdir()) if file.is_file()]
     if not Path(paths).is_file():
         raise SettingsError(f"setting {setting}: there is no file {paths}; give the path of one, or leave the setting out")
-    return hashlib.sha256(Path(paths).read_bytes()).hexdigest()
+    with open(paths, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

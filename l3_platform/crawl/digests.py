@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from l3_platform.crawl.http_message import Message
+from l3_platform.crawl.http_message import Message, split_message
 
 _ALGORITHMS = {
     "sha1": "sha1",
@@ -29,7 +29,9 @@ def digest_ok(headers: Mapping[str, str], record_type: str, block: bytes, messag
         return None  # a message and its body cannot share a digest: ClueWeb09 wrote one of something else
     # A revisit repeats the digest of a payload that is stored elsewhere.
     if payload and record_type != "revisit":
-        return _matches(payload, [block] if message is None else [message.stored, message.unchunked, message.body])
+        if message is not None:
+            return _matches(payload, [message.stored, message.unchunked, message.body])
+        return _matches(payload, [split_message(block)[2], block] if record_type == "request" else [block])
     return _matches(whole, [block]) if whole else None
 
 
@@ -38,13 +40,14 @@ def _matches(declared: str, forms: list[bytes]) -> bool | None:
     algorithm = _ALGORITHMS.get(label.strip().lower())
     if algorithm is None:
         return None
-    wanted = set(_readings(value.strip(), hashlib.new(algorithm).digest_size))
+    new = getattr(hashlib, algorithm)
+    wanted = set(_readings(value.strip(), new(usedforsecurity=False).digest_size))
     tried: list[bytes] = []
     for form in forms:
         if any(form is other for other in tried):
             continue
         tried.append(form)
-        if hashlib.new(algorithm, form, usedforsecurity=False).digest() in wanted:
+        if new(form, usedforsecurity=False).digest() in wanted:
             return True
     return False
 
@@ -54,7 +57,7 @@ def _readings(value: str, size: int) -> Iterator[bytes]:
     if len(value) == 2 * size:
         decoders = [binascii.unhexlify]
     elif len(value.rstrip("=")) == -(-size * 8 // 5):
-        decoders = [lambda text: base64.b32decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 8), casefold=True)]
+        decoders = [_base32]
     else:
         decoders = [lambda text: base64.b64decode(text.replace("-", "+").replace("_", "/") + "==")]
     for decode in decoders:
@@ -62,3 +65,17 @@ def _readings(value: str, size: int) -> Iterator[bytes]:
             yield decode(value)
         except (binascii.Error, ValueError):
             continue
+
+
+# Python reads numbers in base 32 with other digits (0-9, A-V) than RFC 4648 (A-Z, 2-7); 0, 1, 8 and 9 are none of these.
+_BASE32 = str.maketrans(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567abcdefghijklmnopqrstuvwxyz0189_+- ",
+    "0123456789ABCDEFGHIJKLMNOPQRSTUV0123456789ABCDEFGHIJKLMNOP" + 8 * "?",
+)
+
+
+def _base32(text: str) -> bytes:
+    """As base64.b32decode with any case, ten times as fast. Raises ValueError."""
+    digits = text.rstrip("=")
+    spare = 5 * len(digits) % 8
+    return (int(digits.translate(_BASE32), 32) >> spare).to_bytes(5 * len(digits) // 8)

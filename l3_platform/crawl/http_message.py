@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from l3_platform.crawl.members import MAX_RATIO
+from l3_platform.crawl.record import blank_line
 
-BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _PLAIN_ENCODINGS = frozenset({"", "identity", "none", "utf-8", "utf8", "binary", "8bit", "7bit", "text/html", "chunked"})
@@ -64,8 +64,8 @@ def parse_message(block: bytes, *, max_bytes: int, whole: bool = True) -> Messag
 
 def split_message(block: bytes) -> tuple[int | None, dict[str, str], bytes]:
     """Status, headers and the body as stored."""
-    blank = BLANK_LINE.search(block)
-    head, body = (block[: blank.start()], block[blank.end() :]) if blank else (block, b"")
+    blank = blank_line(block, 0, len(block))
+    head, body = (block[: blank[0]], block[blank[1] :]) if blank else (block, b"")
     first, _, rest = head.partition(b"\n")
     words = first.split(None, 2)
     status = int(words[1]) if first.startswith(b"HTTP/") and len(words) > 1 and words[1].isdigit() else None

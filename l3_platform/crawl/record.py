@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-_WARC_LINE = rb"WARC/[01]\.\d{1,2}\r?\n"
+WARC_LINE = rb"WARC/[01]\.\d{1,2}\r?\n"
 # URL (which may hold spaces), IP address, date, media type, length: the one-line header of ARC 1.
 _ARC_LINE = rb"[A-Za-z][A-Za-z0-9+.-]{1,15}:[^\r\n]{1,8192}? [0-9A-Fa-f.:]{3,45} \d{8,17} [^ \r\n]{1,256} \d{1,15}\r?\n"
-_OPENING = re.compile(rb"[\r\n]*(?:" + _WARC_LINE + rb"|" + _ARC_LINE + rb")")
-_NEXT = re.compile(rb"\n(?=" + _WARC_LINE + rb"|" + _ARC_LINE + rb")")
+_OPENING = re.compile(rb"[\r\n]*(?:" + WARC_LINE + rb"|" + _ARC_LINE + rb")")
+_NEXT = re.compile(rb"\n(?=" + WARC_LINE + rb"|" + _ARC_LINE + rb")")
 
 OPENING_BYTES = 8448  # the longest first line of a record
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record. `payload` is the HTTP body with its transfer and content encodings undone, or the whole block.
+    """One record. `payload` is a page's HTTP body with its transfer and content encodings undone, else the whole block.
 
     `file[offset:offset + length]` decodes to the record. Where a compressed member holds several records, `offset` is
     the member's start and the earlier ones come first. `record_type` is the WARC-Type, or `arc`. `digest_ok` is None
@@ -69,3 +69,18 @@ def find_record(data: bytes | bytearray, start: int, stop: int) -> int | None:
     """Position after `start` of the first record in `data[start:stop]` that begins on a line of its own."""
     found = _NEXT.search(data, start, stop)
     return found.end() if found else None
+
+
+def blank_line(data: bytes | bytearray, start: int, stop: int) -> tuple[int, int] | None:
+    """Where the first empty line of `data[start:stop]` and the line end before it begin and end: `\\r?\\n\\r?\\n`.
+
+    Searching for the two spellings is ten times as fast as that pattern. None where there is no empty line.
+    """
+    at = data.find(b"\n\r\n", start, stop)
+    end = at + 3
+    feeds = data.find(b"\n\n", start, stop if at < 0 else at + 1)
+    if feeds >= 0:
+        at, end = feeds, feeds + 2
+    if at < 0:
+        return None
+    return at - (at > start and data[at - 1] == 13), end

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from l3_platform.crawl.digests import digest_ok
-from l3_platform.crawl.http_message import BLANK_LINE, Message, Unreadable, parse_headers, parse_message, split_message
-from l3_platform.crawl.members import Damage, pieces
-from l3_platform.crawl.record import Broken, Record, opens_record
+from l3_platform.crawl.http_message import Message, Unreadable, parse_headers, parse_message, split_message
+from l3_platform.crawl.members import Damage, Piece, pieces
+from l3_platform.crawl.record import WARC_LINE, Broken, Record, blank_line, opens_record
 from l3_platform.crawl.window import Window
 
 MAX_RECORD_BYTES = 64 << 20  # larger records are reported as `too_large` and passed over
 MAX_HEADER_BYTES = 1 << 17
 
 _NEWLINES = re.compile(rb"[\r\n]{0,60}")
-_WARC_RECORD = re.compile(rb"WARC/[\d.]+\r?\n")
+_WARC_RECORD = re.compile(WARC_LINE)
 
 
 def read_records(stream: BinaryIO, *, name: str = "", max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[Record | Broken]:
@@ -35,16 +34,21 @@ def read_records(stream: BinaryIO, *, name: str = "", max_record_bytes: int = MA
         if isinstance(here, Damage):
             lost = here.end - here.offset
             yield Broken(here.offset, lost, here.reason, here.detail, bytes_lost=lost, file=name)
-            continue
-        try:
-            head = _read_head(window)
-            yield _read_record(window, head, name, max_record_bytes)
-        except _Fault as fault:
-            yield _pass_over(window, fault, name)
+        elif isinstance(here, Piece):
+            record = _lone_record(here, name, max_record_bytes)
+            if record:
+                yield record
+            else:
+                window.take_in(here)
+        else:
+            try:
+                head = _read_head(window)
+                yield _read_record(window, head, name, max_record_bytes)
+            except _Fault as fault:
+                yield _pass_over(window, fault, name)
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(NamedTuple):
     """What a record says about itself; `end` is where its block begins in the window."""
 
     end: int
@@ -64,6 +68,26 @@ class _Fault(Exception):
         self.reason, self.detail, self.head = reason, detail, head
 
 
+def _lone_record(member: Piece, name: str, max_record_bytes: int) -> Record | Broken | None:
+    """The record that a member consists of to its last byte, as nearly all do; None where anything is unusual.
+
+    Reading it through the window gives the same, in twice the time.
+    """
+    data = member.data
+    line = _WARC_RECORD.match(data) if data.endswith(b"\r\n\r\n") else None
+    blank = blank_line(data, line.end() - 1, MAX_HEADER_BYTES) if line else None
+    if line is None or blank is None or member.opens is None:
+        return None
+    try:
+        head = _warc_head(data[line.end() : blank[0]], blank[1])
+    except _Fault:
+        return None
+    if head.declared > max_record_bytes or head.end + head.declared + 4 != len(data):
+        return None
+    block = data[head.end : -4]
+    return _record(head, block, _content(head, block, max_record_bytes), member.opens, member.raw_end - member.opens, name)
+
+
 def _read_head(window: Window) -> _Head:
     size = 2048
     while True:
@@ -73,9 +97,9 @@ def _read_head(window: Window) -> _Head:
         warc = _WARC_RECORD.match(window.buffer)
         if warc is None:
             return _arc_head(window)
-        blank = BLANK_LINE.search(window.buffer, warc.end() - 1, reached)
+        blank = blank_line(window.buffer, warc.end() - 1, reached)
         if blank:
-            return _warc_head(bytes(window.buffer[warc.end() : blank.start()]), blank.end())
+            return _warc_head(bytes(window.buffer[warc.end() : blank[0]]), blank[1])
         if reached < size:
             raise _Fault("truncated", f"the record's header ends after {reached:,} bytes without a blank line")
         if size >= MAX_HEADER_BYTES:
@@ -134,21 +158,35 @@ def _read_record(window: Window, head: _Head, name: str, max_record_bytes: int) 
     reached = window.reach(block_end + 64)
     if reached < block_end:
         raise _Fault("truncated", "", head)
-    block = bytes(window.buffer[head.end : block_end])
-    verified, message, unreadable = None, None, None
-    try:
-        message = _message(head, block, max_record_bytes)
-        verified = digest_ok(head.headers, head.record_type, block, message)
-    except Unreadable as error:
-        unreadable = error
-    end = min(_tail_end(window, head, block_end, reached, proven=verified is True), reached)
+    block = bytes(memoryview(window.buffer)[head.end : block_end])
+    content = _content(head, block, max_record_bytes)
+    end = min(_tail_end(window, head, block_end, reached, proven=content.verified is True), reached)
     offset, length = window.offset, window.raw_end(end) - window.offset
     damage = window.damage_at(block_end, end)
     window.advance(end)
     if damage:
         return Broken(offset, damage.end - offset, damage.reason, damage.detail, head.url, head.declared, head.record_type, name)
-    if unreadable:
-        return Broken(offset, length, unreadable.reason, unreadable.detail, head.url, unreadable.lost, head.record_type, name)
+    return _record(head, block, content, offset, length, name)
+
+
+class _Content(NamedTuple):
+    message: Message | None
+    verified: bool | None  # by a digest
+    unreadable: Unreadable | None = None
+
+
+def _content(head: _Head, block: bytes, max_bytes: int) -> _Content:
+    try:
+        message = _message(head, block, max_bytes)
+    except Unreadable as error:
+        return _Content(None, None, error)
+    return _Content(message, digest_ok(head.headers, head.record_type, block, message))
+
+
+def _record(head: _Head, block: bytes, content: _Content, offset: int, length: int, name: str) -> Record | Broken:
+    error, message = content.unreadable, content.message
+    if error:
+        return Broken(offset, length, error.reason, error.detail, head.url, error.lost, head.record_type, name)
     return Record(
         head.record_type,
         head.url,
@@ -159,16 +197,16 @@ def _read_record(window: Window, head: _Head, name: str, max_record_bytes: int) 
         message.status if message else None,
         message.headers if message else {},
         message.body if message else block,
-        verified,
+        content.verified,
         name,
     )
 
 
 def _message(head: _Head, block: bytes, max_bytes: int) -> Message | None:
-    """The HTTP message of a block, None where it holds none. Raises Unreadable for pages, not for requests."""
+    """The HTTP message of a page, None for other blocks: a request's block is its payload. Raises Unreadable."""
     if head.record_type in ("response", "arc") and block.startswith(b"HTTP/"):
         return parse_message(block, max_bytes=max_bytes, whole="warc-truncated" not in head.headers)
-    if head.record_type in ("request", "revisit") and head.headers.get("content-type", "").startswith("application/http"):
+    if head.record_type == "revisit" and head.headers.get("content-type", "").startswith("application/http"):
         status, headers, body = split_message(block)
         return Message(status, headers, body, body, body)
     return None
@@ -176,6 +214,8 @@ def _message(head: _Head, block: bytes, max_bytes: int) -> Message | None:
 
 def _tail_end(window: Window, head: _Head, block_end: int, reached: int, *, proven: bool) -> int:
     """Where the blank lines after a block end. Raises _Fault where they, and no digest, prove the declared length."""
+    if window.buffer.startswith(b"\r\n\r\n", block_end) and window.member_begins(block_end + 4):
+        return block_end + 4  # whatever the next member is, this record is whole
     tail = _NEWLINES.match(window.buffer, block_end)
     end = tail.end() if tail else block_end
     blank = bytes(window.buffer[block_end:end]) == b"\r\n\r\n"
@@ -184,8 +224,6 @@ def _tail_end(window: Window, head: _Head, block_end: int, reached: int, *, prov
         return end
     if proven and (followed or window.plain):
         return end
-    if blank and window.member_begins(end):
-        return end  # the next member is broken, this record is not
     raise _Fault("wrong_length", "", head)
 
 

@@ -42,25 +42,35 @@ class Window:
         self.members: deque[tuple[int, int]] = deque()  # later members: stream position, file position
         self.edges: deque[_Edge] = deque()
         self.extents: deque[tuple[int, int]] = deque()  # stream position up to which, file position
+        self.ahead: Piece | Damage | None = None  # the next piece, not taken in yet
 
     @property
     def offset(self) -> int:
         """File position of the current record, or of the member that it lies in."""
         return self.base if self.plain else self.member
 
-    def next_record(self) -> Damage | bool:
-        """Move over padding to the next record: True there, False at the end, or damage that hits no open record."""
+    def next_record(self) -> Piece | Damage | bool:
+        """Move over padding to the next record: True there, False at the end, or damage that hits no open record.
+
+        A piece is a whole member at a place where a record may begin: `take_in` it, unless it is a record by itself.
+        """
         while True:
             while self.edges and self.edges[0].position == self.base:
                 damage = self.edges.popleft().damage
                 if damage:
                     return damage
-            padding = _PADDING.match(self.buffer, 0, self._stop())
-            self.advance(padding.end() if padding else 0)
-            if self._stop():
-                return True
-            if not self.edges and not self._pull():
-                return False
+            if self.buffer:
+                padding = _PADDING.match(self.buffer, 0, self._stop())
+                self.advance(padding.end() if padding else 0)
+                if self._stop():
+                    return True
+            if not self.edges:
+                piece = self._next()
+                if piece is None:
+                    return False
+                if isinstance(piece, Piece) and piece.whole:
+                    return piece
+                self.take_in(piece)
 
     def reach(self, size: int) -> int:
         """How many of the next `size` bytes belong to the current record's region, pulling what is missing."""
@@ -121,15 +131,28 @@ class Window:
     def _take_damage(self) -> Damage | None:
         return self.edges.popleft().damage if self.edges and self.edges[0].damage else None
 
+    def _next(self) -> Piece | Damage | None:
+        piece, self.ahead = self.ahead or next(self.pieces, None), None
+        return piece
+
     def _pull(self) -> bool:
-        """Take in the next piece; False at the end of the file."""
-        piece = next(self.pieces, None)
+        """Take in the next piece; False at the end of the file. A whole record's member only ends the current record."""
+        piece = self._next()
         if piece is None:
             return False
+        if isinstance(piece, Piece) and piece.whole and self.buffer and opens_record(piece.data):
+            self.edges.append(_Edge(self.base + len(self.buffer), None))
+            self.ahead = piece
+        else:
+            self.take_in(piece)
+        return True
+
+    def take_in(self, piece: Piece | Damage) -> None:
+        """Put a piece behind what is buffered."""
         position = self.base + len(self.buffer)
         if isinstance(piece, Damage):
             self.edges.append(_Edge(position, piece))
-            return True
+            return
         if piece.opens is not None and piece.data:
             self.members.append((position, piece.opens))
             if opens_record(piece.data):
@@ -139,4 +162,3 @@ class Window:
             self.extents.append((position + len(piece.data), piece.raw_end))
         elif self.extents[-1][0] == position:
             self.extents[-1] = (position, piece.raw_end)
-        return True

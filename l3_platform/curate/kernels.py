@@ -1,82 +1,118 @@
-"""Loops over the words and lines of a batch of documents, compiled by numba, without the GIL.
+"""Loops over the words of a batch of documents, compiled by numba, without the GIL.
 
-Input is the UTF-8 buffer of an Arrow string array and its offsets. A word is a run of letters and digits, with the marks and inner
-apostrophes in it; a Chinese, Japanese, Thai, Lao, Khmer or Burmese character is a word of its own, since those scripts put no
-spaces. A word becomes a 64-bit hash (FNV-1a over lower-cased code points); n-grams are windows over hashes.
+Words are given, or they are our own: a run of letters and digits, with the marks and inner apostrophes in it; a Chinese, Japanese,
+Thai, Lao, Khmer or Burmese character is a word of its own, since those scripts put no spaces. Our words are equal by a 64-bit hash
+(FNV-1a over lower-cased code points), given ones by their bytes.
+
+N-grams are compared under a positional hash: `prefix[i]` sums what the words before word i weigh, each times a power of an odd BASE
+that grows with its place, modulo 2**64. `(prefix[j] - prefix[i]) * scale[i]` is then the hash of words i to j wherever they stand,
+in one multiplication. Natural text repeats little, so most positions are out early: an n-gram can repeat only where its beginning
+does.
+
+Everything that a kernel here calls is in this file: numba's cache would not notice a change elsewhere.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
 from numba import njit
+
+from l3_platform.curate.characters import ALONE, APOSTROPHE, DIGIT, LETTER, MARK, SPACE
+from l3_platform.unaligned import load8, load64
+
+jit = njit(nogil=True, cache=True)
 
 FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 FNV_PRIME = np.uint64(0x100000001B3)
 SHIFT = np.uint64(29)
-ONE = np.uint64(1)
+BASE = np.uint64(0x9E3779B97F4A7C15)
+INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
+MIX = np.uint64(0xD6E8FEB86659FD93)
+HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+ONE, SIX_BITS = np.uint64(1), np.uint64(58)
 
-# What a code point does to a word.
-SPACE, LETTER, DIGIT, ALONE, MARK, APOSTROPHE = 0, 1, 2, 3, 4, 5
+WORD_COLUMNS = ("words", "word_chars", "alpha_words", "stop_words", "dirty_words", "chars")
+MARK_COLUMNS = ("words", "wordy_words", "wordy_chars", "alpha_words", "stop_words")  # wordy: not punctuation alone
+NGRAMS = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+TOP, LONGEST = 4, 10  # the most frequent n-gram for n = 2..4, duplicates for n = 5..10 (Rae et al. 2021, table A1)
 
-WORD_COLUMNS = ("words", "word_chars", "alpha_words", "stop_words", "dirty_words")
-LINE_COLUMNS = (
-    "lines", "line_chars", "dup_lines", "dup_line_chars", "paragraphs", "dup_paragraphs", "dup_paragraph_chars", "bullet_lines",
-    "ellipsis_lines", "terminal_lines", "symbols",
-)  # fmt: skip
-NGRAMS = range(2, 11)  # top n-grams for n = 2..4, duplicates for n = 5..10
-
-_jit = njit(nogil=True, cache=True)
+EACH = np.uint64(0x0101010101010101)
+FROM_A, BEHIND_Z = EACH * np.uint64(0x80 - ord("a")), EACH * np.uint64(0x80 - ord("z") - 1)  # carry into a byte's highest bit
+BLANK, SPACE_WEIGHT = 32, np.uint64(33)
 
 
-@_jit
-def word_statistics(
-    data, offsets, classes, lower, stop_words, stop_bounds, language, dirty_first, dirty, dirty_longest, counts, shares
-):
-    """Fills counts [documents, 5] (WORD_COLUMNS) and shares [documents, 9] (one an n of NGRAMS).
+class Tables(NamedTuple):
+    """Room for keys in one document after another. Slots of another pass are free, so they are never cleared."""
 
-    `stop_words` are hashes, sorted a language, at most 64 each; language l's are stop_bounds[l]:stop_bounds[l + 1]. Counted
-    is how many different ones occur; -1 where `language` is -1. `dirty` are sorted hashes of phrases, `dirty_first` of
-    their first words.
+    keys: npt.NDArray[np.uint64]
+    seen: npt.NDArray[np.uint8]  # 1 where a key was seen, 3 where two were
+    slots: npt.NDArray[np.uint64]  # open addressing: (key, pass << 32 | place)
+    first: npt.NDArray[np.int64]  # of each key, the place of the first one equal to it
+    times: npt.NDArray[np.int64]  # of a first one, how many are equal to it; else 0
+    passes: npt.NDArray[np.uint64]
+
+
+@jit
+def own_words(
+    data, offsets, classes, lower, stop_words, stop_bounds, stop_of, first_words, first_bounds, phrases, phrase_bounds, phrases_of,
+    longest_phrase, counts, lengths,
+):  # fmt: skip
+    """Fills counts [documents, 6] (WORD_COLUMNS) and lengths [documents, 9] (characters, one an n of NGRAMS) of our own words.
+
+    Lists are sorted hashes, one after another: list l is the slice bounds[l]:bounds[l + 1]. `stop_of[d]` names the stop words
+    of document d, at most 64, of which the different ones that occur are counted; -1 for none, which counts as -1. `phrases_of[d]`
+    names the dirty phrases and their first words.
     """
-    longest = 0
+    most = 1
     for d in range(len(offsets) - 1):
-        longest = max(longest, offsets[d + 1] - offsets[d])
-    hashes = np.empty(longest + 1, np.uint64)
-    chars = np.empty(longest + 1, np.int64)
-    alpha = np.empty(longest + 1, np.int64)
+        most = max(most, offsets[d + 1] - offsets[d])
+    hashes, chars, alpha = np.empty(most + 1, np.uint64), np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
+    prefix, scale = np.empty(most + 1, np.uint64), np.empty(most + 1, np.uint64)
+    ends, alive = np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
+    tables = new_tables(most)
     for d in range(len(offsets) - 1):
         count = words_of(data, offsets[d], offsets[d + 1], classes, lower, hashes, chars, alpha)
-        total, with_letter = 0, 0
+        place, back, with_letter = ONE, ONE, 0
+        prefix[0], ends[0] = 0, 0
         for i in range(count):
-            total += chars[i]
+            prefix[i + 1], scale[i] = prefix[i] + hashes[i] * place, back
+            place, back = place * BASE, back * INVERSE
+            ends[i + 1] = ends[i] + chars[i]
             with_letter += alpha[i]
-        counts[d, 0], counts[d, 1], counts[d, 2] = count, total, with_letter
+        places = top_ngrams(prefix, scale, ends, count, True, tables, alive, lengths[d])
+        duplicate_ngrams(prefix, scale, ends, count, TOP + 1, LONGEST, tables, alive, places, lengths[d])
+        counts[d, 0], counts[d, 1], counts[d, 2] = count, ends[count], with_letter
         counts[d, 3] = -1
-        if language[d] >= 0:
-            first, last = stop_bounds[language[d]], stop_bounds[language[d] + 1]
-            counts[d, 3] = distinct_hits(hashes, count, stop_words[first:last])
-        counts[d, 4] = phrase_hits(hashes, count, dirty_first, dirty, dirty_longest)
-        for n in range(2, 11):
-            shares[d, n - 2] = (
-                top_ngram(hashes, chars, count, n, total) if n < 5 else duplicate_ngrams(hashes, chars, count, n, total)
-            )
+        at = stop_of[d]
+        if at >= 0:
+            counts[d, 3] = distinct_hits(hashes, count, stop_words[stop_bounds[at] : stop_bounds[at + 1]])
+        at = phrases_of[d]
+        first = first_words[first_bounds[at] : first_bounds[at + 1]]
+        counts[d, 4] = phrase_hits(hashes, count, first, phrases[phrase_bounds[at] : phrase_bounds[at + 1]], longest_phrase)
+        counts[d, 5] = characters(data, offsets[d], offsets[d + 1])
 
 
-@_jit
-def code_point(data, i, end):
-    """Code point at byte `i` and its length in bytes, of valid UTF-8."""
-    first = np.int64(data[i])
-    if first < 0x80:
-        return first, 1
-    if first < 0xE0 or i + 2 >= end:
-        return (first & 0x1F) << 6 | (np.int64(data[i + 1]) & 0x3F), 2
-    if first < 0xF0 or i + 3 >= end:
-        return (first & 0x0F) << 12 | (np.int64(data[i + 1]) & 0x3F) << 6 | (np.int64(data[i + 2]) & 0x3F), 3
-    low = (np.int64(data[i + 1]) & 0x3F) << 12 | (np.int64(data[i + 2]) & 0x3F) << 6 | (np.int64(data[i + 3]) & 0x3F)
-    return (first & 0x07) << 18 | low, 4
+@jit
+def token_bins(data, offsets, classes, lower, bits, bins, bounds):
+    """Puts the bin of each of our own words into `bins`, document after document, and where each document's begin into
+    `bounds`. A bin is the top `bits` bits of a word's hash; words without a letter are all in bin 0. `bins` has room for a word
+    a byte and one more."""
+    hashes, chars, alpha = np.empty(1, np.uint64), np.empty(1, np.int64), np.empty(1, np.int64)
+    filled = 0
+    for d in range(len(offsets) - 1):
+        if offsets[d + 1] - offsets[d] >= len(hashes):
+            room = offsets[d + 1] - offsets[d] + 1
+            hashes, chars, alpha = np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
+        for i in range(words_of(data, offsets[d], offsets[d + 1], classes, lower, hashes, chars, alpha)):
+            bins[filled] = (hashes[i] * MIX) >> np.uint64(64 - bits) if alpha[i] else 0
+            filled += 1
+        bounds[d + 1] = filled
 
 
-@_jit
+@jit
 def words_of(data, start, end, classes, lower, hashes, chars, alpha):
     """Words of data[start:end]: their hashes, lengths in characters, and whether they hold a letter. Returns how many.
 
@@ -119,20 +155,34 @@ def words_of(data, start, end, classes, lower, hashes, chars, alpha):
     return count
 
 
-@_jit
+@jit
+def code_point(data, i, end):
+    """Code point at byte `i` and its length in bytes, of valid UTF-8."""
+    first = np.int64(data[i])
+    if first < 0x80:
+        return first, 1
+    if first < 0xE0 or i + 2 >= end:
+        return (first & 0x1F) << 6 | (np.int64(data[i + 1]) & 0x3F), 2
+    if first < 0xF0 or i + 3 >= end:
+        return (first & 0x0F) << 12 | (np.int64(data[i + 1]) & 0x3F) << 6 | (np.int64(data[i + 2]) & 0x3F), 3
+    low = (np.int64(data[i + 1]) & 0x3F) << 12 | (np.int64(data[i + 2]) & 0x3F) << 6 | (np.int64(data[i + 3]) & 0x3F)
+    return (first & 0x07) << 18 | low, 4
+
+
+@jit
 def join(hashed, word):
     """Hash of a phrase and one word more."""
     return (hashed ^ (hashed >> SHIFT) ^ word) * FNV_PRIME
 
 
-@_jit
+@jit
 def index_in(table, value):
     """Position in a sorted table, or -1."""
     at = np.searchsorted(table, value)
     return at if at < len(table) and table[at] == value else -1
 
 
-@_jit
+@jit
 def distinct_hits(hashes, count, table):
     """How many entries of a sorted table of at most 64 occur."""
     seen = np.uint64(0)
@@ -145,7 +195,7 @@ def distinct_hits(hashes, count, table):
     return hits
 
 
-@_jit
+@jit
 def phrase_hits(hashes, count, first_words, phrases, longest):
     """Places where a phrase begins, each counted once."""
     hits = 0
@@ -162,166 +212,305 @@ def phrase_hits(hashes, count, first_words, phrases, longest):
     return hits
 
 
-@_jit
-def group_ngrams(hashes, count, n):
-    """For each n-gram, the index of the first one equal to it. Open addressing over the n-grams' hashes."""
-    grams = count - n + 1
-    first = np.empty(grams, np.int64)
-    keys = np.empty(grams, np.uint64)
-    size = 2
-    while size < 2 * grams:
-        size *= 2
-    slots = np.full(size, -1, np.int64)
-    for i in range(grams):
-        value = hashes[i]
-        for j in range(i + 1, i + n):
-            value = join(value, hashes[j])
-        keys[i] = value
-        at = np.int64((value ^ (value >> np.uint64(32))) & np.uint64(size - 1))
-        while slots[at] >= 0 and keys[slots[at]] != value:
-            at = (at + 1) & (size - 1)
-        if slots[at] < 0:
-            slots[at] = i
-        first[i] = slots[at]
-    return first
+@jit
+def given_words(letters, bounds, lists, lengths):
+    """Fills lengths [documents, 9] (characters, one an n of NGRAMS). Document d has the words lists[d]:lists[d + 1], word i the
+    bytes letters[bounds[i]:bounds[i + 1]]."""
+    most = 1
+    for d in range(len(lists) - 1):
+        most = max(most, lists[d + 1] - lists[d])
+    spaced, spaced_scale = np.empty(most + 1, np.uint64), np.empty(most + 1, np.uint64)
+    joined, joined_scale = np.empty(most + 1, np.uint64), np.empty(most + 1, np.uint64)
+    ends, alive = np.empty(most + 1, np.int64), np.empty(most + 1, np.int64)
+    tables = new_tables(most)
+    room = 1
+    for d in range(len(lists) - 1):
+        room = max(room, bounds[lists[d + 1]] - bounds[lists[d]] + lists[d + 1] - lists[d] + 1)
+    forward, backward, bytes_before = powers(BASE, room), powers(INVERSE, room), np.empty(room, np.uint64)
+    for d in range(len(lists) - 1):
+        first, count = lists[d], lists[d + 1] - lists[d]
+        here = bounds[first : first + count + 1]
+        plain = byte_places(letters, here, forward, backward, bytes_before, spaced, spaced_scale, joined, joined_scale, ends)
+        top_ngrams(spaced, spaced_scale, ends, count, plain, tables, alive, lengths[d])
+        for i in range(count):
+            alive[i] = i
+        places = shared_beginnings(letters, here, 5, 16, tables, alive, count)
+        places = duplicate_ngrams(joined, joined_scale, ends, count, 5, 6, tables, alive, places, lengths[d])
+        places = shared_beginnings(letters, here, 7, 32, tables, alive, places)
+        duplicate_ngrams(joined, joined_scale, ends, count, 7, LONGEST, tables, alive, places, lengths[d])
 
 
-@_jit
-def top_ngram(hashes, chars, count, n, total):
-    """Share of characters in the most frequent n-gram (the longest of equals), at most 1; 0 where none repeats."""
-    if count <= n:
-        return 0.0
-    first = group_ngrams(hashes, count, n)
-    tally = np.zeros(len(first), np.int64)
-    for i in range(len(first)):
-        tally[first[i]] += 1
-    most, widest = 1, 0
-    for i in range(len(first)):
-        if tally[i] < 2 or tally[i] < most:
-            continue
-        width = 0
-        for j in range(i, i + n):
-            width += chars[j]
-        if tally[i] > most or width > widest:
-            most, widest = tally[i], width
-    return min(1.0, most * widest / total)
+@jit
+def powers(base, count):
+    """base**k modulo 2**64 for k = 0..count - 1."""
+    table = np.ones(count, np.uint64)
+    for k in range(1, count):
+        table[k] = table[k - 1] * base
+    return table
 
 
-@_jit
-def duplicate_ngrams(hashes, chars, count, n, total):
-    """Share of characters in n-grams whose like came earlier in the document, each character counted once."""
-    if count <= n:
-        return 0.0
-    first = group_ngrams(hashes, count, n)
-    duplicate, covered = 0, 0
-    for i in range(len(first)):
-        if first[i] != i:
-            for j in range(max(i, covered), i + n):
-                duplicate += chars[j]
-            covered = i + n
-    return duplicate / total
+@jit
+def byte_places(letters, bounds, forward, backward, bytes_before, spaced, spaced_scale, joined, joined_scale, ends):
+    """Positional hashes of the words letters[bounds[i]:bounds[i + 1]], a byte a place: joined by spaces, and by nothing. `ends` are
+    characters before each word, `forward` and `backward` powers of BASE and INVERSE. Returns whether no word holds a space: only
+    then are equal n-grams cut into equal words."""
+    start, size = bounds[0], bounds[-1] - bounds[0]
+    total, blanks = np.uint64(0), 0
+    for j in range(size):
+        byte = load8(letters, start + j)
+        bytes_before[j] = total
+        total += (np.uint64(byte) + ONE) * forward[j]
+        blanks += byte == BLANK
+    bytes_before[size] = total
+    ascii = characters(letters, start, bounds[-1]) == size
+    joined[0], spaced[0], ends[0] = 0, 0, 0
+    for i in range(len(bounds) - 1):
+        first, last = bounds[i] - start, bounds[i + 1] - start
+        joined_scale[i], spaced_scale[i] = backward[first], backward[first + i]
+        joined[i + 1] = bytes_before[last]
+        spaced[i + 1] = spaced[i] + (bytes_before[last] - bytes_before[first]) * forward[i] + SPACE_WEIGHT * forward[last + i]
+        ends[i + 1] = ends[i] + (last - first if ascii else characters(letters, bounds[i], bounds[i + 1]))
+    return blanks == 0
 
 
-@_jit
-def line_statistics(data, offsets, bullets, terminals, counts):
-    """Fills counts [documents, 11] (LINE_COLUMNS). Lines are non-empty after trimming ASCII white space; paragraphs are
-    runs of lines between empty ones. `symbols` are hash signs and ellipses. `bullets` and `terminals` are sorted code points."""
-    for d in range(len(offsets) - 1):
-        start, end = offsets[d], offsets[d + 1]
-        most = 1
-        for i in range(start, end):
-            most += data[i] == 10
-        line_hashes, line_chars = np.empty(most, np.uint64), np.empty(most, np.int64)
-        para_hashes, para_chars = np.empty(most, np.uint64), np.zeros(most, np.int64)
-        lines, paras, open_para = 0, 0, False
-        counts[d, :] = 0
-        i = start
-        while i <= end:
-            stop = i
-            while stop < end and data[stop] != 10:
-                stop += 1
-            left, right = i, stop
-            while left < right and is_blank(data[left]):
-                left += 1
-            while right > left and is_blank(data[right - 1]):
-                right -= 1
-            i = stop + 1
-            if left == right:
-                open_para = False
-                continue
-            hashed, chars = hash_bytes(data, left, right)
-            line_hashes[lines], line_chars[lines] = hashed, chars
-            lines += 1
-            if not open_para:
-                open_para = True
-                para_hashes[paras] = FNV_OFFSET
-                paras += 1
-            para_hashes[paras - 1] = join(para_hashes[paras - 1], hashed)
-            para_chars[paras - 1] += chars
-            counts[d, 1] += chars
-            counts[d, 7] += index_in(bullets, code_point(data, left, right)[0]) >= 0
-            counts[d, 8] += ends_in_ellipsis(data, left, right)
-            counts[d, 9] += index_in(terminals, last_code_point(data, left, right)) >= 0
-        counts[d, 0], counts[d, 4] = lines, paras
-        counts[d, 2], counts[d, 3] = repeated(line_hashes[:lines], line_chars)
-        counts[d, 5], counts[d, 6] = repeated(para_hashes[:paras], para_chars)
-        counts[d, 10] = symbols_in(data, start, end)
+@jit
+def shared_beginnings(letters, bounds, n, size, tables, alive, places):
+    """Of the words alive[:places], leaves those from which an n-gram, or a longer one, may occur twice, joined by nothing,
+    whatever the words that it is cut into; returns how many. Such n-grams share `size` bytes, a multiple of eight, or are
+    shorter."""
+    count, end, keys = len(bounds) - 1, bounds[-1], tables.keys
+    for k in range(places):
+        at = bounds[alive[k]]
+        keys[k] = 0
+        if at + size <= end:
+            for step in range(0, size, 8):
+                keys[k] = keys[k] * BASE ^ load64(letters, at + step)
+    mask = see(tables, places)
+    left = 0
+    for k in range(places):
+        i = alive[k]
+        alive[left] = i
+        short = bounds[min(i + n, count)] - bounds[i] < size
+        left += short or tables.seen[slot_of(keys[k]) & mask] == 3
+    return left
 
 
-@_jit
-def is_blank(byte):
-    return byte == 32 or 9 <= byte <= 13
-
-
-@_jit
+@jit
 def hash_bytes(data, start, end):
-    """FNV-1a of bytes, and how many characters they are."""
-    value, chars = FNV_OFFSET, 0
+    """64-bit hash of data[start:end], eight bytes at a time."""
+    value = np.uint64(end - start) + ONE
+    at = start
+    while at + 8 <= end:
+        value = (value ^ load64(data, at)) * BASE
+        value ^= value >> HALF
+        at += 8
+    if at < end:
+        rest = np.uint64(0)
+        if at + 8 <= len(data):
+            rest = load64(data, at) & ((ONE << np.uint64(8 * (end - at))) - ONE)
+        else:
+            for i in range(at, end):
+                rest |= np.uint64(data[i]) << np.uint64(8 * (i - at))
+        value = (value ^ rest) * BASE
+        value ^= value >> HALF
+    return value * MIX
+
+
+@jit
+def characters(data, start, end):
+    """Code points of valid UTF-8."""
+    found = 0
     for i in range(start, end):
-        value = (value ^ np.uint64(data[i])) * FNV_PRIME
-        chars += (data[i] & 0xC0) != 0x80
-    return value, chars
-
-
-@_jit
-def last_code_point(data, start, end):
-    i = end - 1
-    while i > start and (data[i] & 0xC0) == 0x80:
-        i -= 1
-    return code_point(data, i, end)[0]
-
-
-@_jit
-def ends_in_ellipsis(data, start, end):
-    if last_code_point(data, start, end) == 0x2026:
-        return True
-    return end - start >= 3 and data[end - 1] == 46 and data[end - 2] == 46 and data[end - 3] == 46
-
-
-@_jit
-def repeated(hashes, chars):
-    """How many entries have an equal before them, and the characters of those."""
-    order = np.argsort(hashes, kind="mergesort")  # stable: the first of equals is the first in the document
-    copies, copied = 0, 0
-    for k in range(1, len(order)):
-        if hashes[order[k]] == hashes[order[k - 1]]:
-            copies += 1
-            copied += chars[order[k]]
-    return copies, copied
-
-
-@_jit
-def symbols_in(data, start, end):
-    """Hash signs, `…`, and runs of three full stops, from left to right."""
-    found, i = 0, start
-    while i < end:
-        if data[i] == 35:
-            found += 1
-        elif i + 2 < end:
-            dots = data[i] == 46 and data[i + 1] == 46 and data[i + 2] == 46
-            sign = data[i] == 0xE2 and data[i + 1] == 0x80 and data[i + 2] == 0xA6
-            if dots or sign:
-                found += 1
-                i += 2
-        i += 1
+        found += (load8(data, i) & 0xC0) != 0x80
     return found
+
+
+@jit
+def top_ngrams(prefix, scale, ends, count, prune, tables, alive, lengths):
+    """lengths[n - 2], n = 2..4: characters of the most frequent n-gram joined by spaces, times its count; of equals the first.
+
+    `ends` are characters before each word, [count + 1]. `prune`: equal n-grams begin with equal (n-1)-grams, so a position
+    where none of those repeats is out. Returns how many positions, left in `alive`, begin a 4-gram that occurs twice."""
+    first, times = tables.first, tables.times
+    places = every(alive, count)
+    for n in range(2, TOP + 1):
+        lengths[n - 2] = 0
+        if count < n:
+            return 0
+        places = with_keys(prefix, scale, count, n, tables, alive, places if prune else every(alive, count))
+        places = maybe_repeated(tables, alive, places)
+        number, mask = begin_pass(tables), slots_for(places) - ONE
+        for k in range(places):
+            first[k], times[k] = put(tables, mask, number, k), 0
+            times[first[k]] += 1
+        most, where, kept = 1, 0, 0
+        for k in range(places):
+            if times[first[k]] > 1:
+                if times[k] > most:
+                    most, where = times[k], alive[k]
+                alive[kept] = alive[k]
+                kept += 1
+        places = kept
+        lengths[n - 2] = most * (ends[where + n] - ends[where] + n - 1)
+    return places
+
+
+@jit
+def duplicate_ngrams(prefix, scale, ends, count, least, most, tables, alive, places, lengths):
+    """lengths[n - 2], n = least..most: characters of n-grams that came before, joined by nothing, from left to right, none
+    overlapping. Only the positions alive[:places], ascending, can hold one; returns how many are left."""
+    for n in range(least, most + 1):
+        places = with_keys(prefix, scale, count, n, tables, alive, places)
+        number, mask = begin_pass(tables), slots_for(places) - ONE
+        repeated, free = 0, 0
+        for k in range(places):
+            i = alive[k]
+            if i >= free and put(tables, mask, number, k) != k:
+                repeated += ends[i + n] - ends[i]
+                free = i + n
+        lengths[n - 2] = repeated
+    return places
+
+
+@jit
+def every(alive, count):
+    for i in range(count):
+        alive[i] = i
+    return count
+
+
+@jit
+def with_keys(prefix, scale, count, n, tables, alive, places):
+    """Puts the hashes of the n-grams at alive[:places] into tables.keys; positions too near the end are out. Returns how many
+    stay."""
+    while places > 0 and alive[places - 1] + n > count:
+        places -= 1
+    for k in range(places):
+        i = alive[k]
+        tables.keys[k] = (prefix[i + n] - prefix[i]) * scale[i]
+    return places
+
+
+@jit
+def maybe_repeated(tables, alive, places):
+    """Leaves the positions, and their keys, that may not be the only ones with their key. Returns how many."""
+    mask = see(tables, places)
+    left = 0
+    for k in range(places):
+        alive[left], tables.keys[left] = alive[k], tables.keys[k]
+        left += tables.seen[slot_of(tables.keys[left]) & mask] == 3
+    return left
+
+
+@jit
+def new_tables(keys):
+    """Tables for that many keys."""
+    slots = int(slots_for(keys))
+    numbers = np.empty((2, keys + 1), np.int64)
+    return Tables(
+        np.empty(keys + 1, np.uint64),
+        np.empty(2 * slots, np.uint8),
+        np.zeros((slots, 2), np.uint64),
+        numbers[0],
+        numbers[1],
+        np.zeros(1, np.uint64),
+    )
+
+
+@jit
+def slots_for(keys):
+    """A power of two; at most half of the slots are taken."""
+    slots = np.uint64(16)
+    while slots < np.uint64(2 * keys):
+        slots += slots
+    return slots
+
+
+@jit
+def see(tables, places):
+    """Marks the slots of tables.keys[:places] as seen once or more often, whatever keys meet there."""
+    size = 2 * slots_for(places)
+    mask = size - ONE
+    tables.seen[: int(size)] = 0
+    for k in range(places):
+        at = slot_of(tables.keys[k]) & mask
+        tables.seen[at] = (tables.seen[at] << 1 | 1) & 3
+    return mask
+
+
+@jit
+def slot_of(key):
+    mixed = key * MIX
+    return mixed ^ (mixed >> HALF)
+
+
+@jit
+def begin_pass(tables):
+    tables.passes[0] += ONE
+    return tables.passes[0]
+
+
+@jit
+def put(tables, mask, number, k):
+    """The place that the key tables.keys[k] was first put with in this pass: k itself where it is new."""
+    key = tables.keys[k]
+    at = slot_of(key) & mask
+    while tables.slots[at, 1] >> HALF == number:
+        if tables.slots[at, 0] == key:
+            return np.int64(tables.slots[at, 1] & LOW)
+        at = (at + ONE) & mask
+    tables.slots[at, 0] = key
+    tables.slots[at, 1] = number << HALF | np.uint64(k)
+    return k
+
+
+@jit
+def given_word_marks(letters, bounds, lists, marks, alphabetic, no_punctuation, stop_words, longest_stop_word, counts):
+    """Fills counts [documents, 5] (MARK_COLUMNS). `marks` has the bits `alphabetic` and `no_punctuation` of each code point;
+    `stop_words` are at most 64 sorted hashes (`hash_bytes`) of words of so many bytes at most."""
+    hashes = np.empty(1, np.uint64)
+    maybe = np.uint64(0)
+    for value in stop_words:
+        maybe |= ONE << (value >> SIX_BITS)
+    for d in range(len(lists) - 1):
+        words, chars, with_letter, seen = 0, 0, 0, 0
+        first, last = bounds[lists[d]], bounds[lists[d + 1]]
+        ascii = characters(letters, first, last) == last - first
+        if lists[d + 1] - lists[d] >= len(hashes):
+            hashes = np.empty(lists[d + 1] - lists[d] + 1, np.uint64)
+        for i in range(lists[d], lists[d + 1]):
+            start, end = bounds[i], bounds[i + 1]
+            found, size, at = 0, 0, start
+            if (ascii or end - start <= 8) and begins_with_letters(letters, start, end):
+                found, size, at = alphabetic | no_punctuation, end - start, end
+            while at < end:
+                byte = load8(letters, at)
+                if byte < 0x80:
+                    found |= np.int64(marks[byte])
+                    at += 1
+                else:
+                    point, width = code_point(letters, at, end)
+                    found |= np.int64(marks[point]) if point < len(marks) else no_punctuation
+                    at += width
+                size += 1
+            with_letter += (found & alphabetic) != 0
+            if found & no_punctuation:
+                words += 1
+                chars += size
+            if end - start <= longest_stop_word:
+                hashes[seen] = hash_bytes(letters, start, end)
+                seen += (maybe >> (hashes[seen] >> SIX_BITS)) & ONE != 0
+        counts[d, 0], counts[d, 1], counts[d, 2], counts[d, 3] = lists[d + 1] - lists[d], words, chars, with_letter
+        counts[d, 4] = distinct_hits(hashes, seen, stop_words)
+
+
+@jit
+def begins_with_letters(data, start, end):
+    """Whether the first eight bytes of data[start:end] are ASCII with a letter among them. Says no where it cannot look."""
+    if start + 8 > len(data):
+        return False
+    word = load64(data, start)
+    if end - start < 8:
+        word &= (ONE << np.uint64(8 * (end - start))) - ONE
+    small = word | EACH * np.uint64(0x20)
+    return word & EACH * np.uint64(0x80) == 0 and (small + FROM_A) & ~(small + BEHIND_Z) & EACH * np.uint64(0x80) != 0

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+import string
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 
 from l3_platform.settings import Pii
@@ -42,6 +45,7 @@ _CALLED = re.compile(
     [.:]{0,2}[ ]{0,2}(\(?0?\d{1,5}\)?(?:[ ./-]{1,3}\d{2,8}){1,5})(?![\w-]|[.,]\d)""",
     re.IGNORECASE | re.VERBOSE,
 )
+_BEFORE, _BEHIND = 40, 2  # characters around digits that a pattern may look at
 _VERSION_BEFORE = re.compile(
     r"(?:\bv|\bver|version|release|build|driver|firmware|\bsection|§|rev(?:ision)?|[=<>~^]=?)[\s.:]*$", re.IGNORECASE
 )
@@ -80,24 +84,65 @@ def mask(text: str) -> str:
 
 def matches(text: str) -> list[tuple[str, int, int]]:
     """(kind, start, end) of each match, in order of position, none overlapping; of two that overlap the stricter kind wins."""
+    emails, ibans, numbers = _places(text)
     taken: list[tuple[str, int, int]] = []
-    if "@" in text:
-        _add(taken, "emails", ((m.start(), m.end()) for m in _EMAIL.finditer(text) if _is_email(m.group())))
-    if not any(digit in text for digit in "0123456789"):
-        return taken
-    _add(taken, "ibans", ((m.start(), m.start() + size) for m in _IBAN.finditer(text) if (size := _iban_chars(m.group()))))
-    _add(taken, "cards", ((m.start(), m.end()) for m in _CARD.finditer(text) if _is_card(m.group())))
-    _add(
-        taken,
-        "ips",
-        ((m.start(), m.end()) for m in _IP.finditer(text) if _is_ip(m.group(), text[max(0, m.start() - 16) : m.start()])),
-    )
-    _add(taken, "phones", ((m.start(), m.end()) for m in _PHONE.finditer(text) if _is_phone(m.group())))
-    _add(taken, "phones", ((m.start(1), m.end(1)) for m in _CALLED.finditer(text) if _is_phone(m.group(1))))
+    _add(taken, "emails", (m.span() for m in _emails(text, emails) if _is_email(m.group())))
+    starts = (m for at in ibans if (m := _IBAN.match(text, at)))
+    _add(taken, "ibans", ((m.start(), m.start() + size) for m in starts if (size := _iban_chars(m.group()))))
+    _add(taken, "cards", (m.span() for m in _near(_CARD, text, numbers) if _is_card(m.group())))
+    ips = (m for m in _near(_IP, text, numbers) if _is_ip(m.group(), text[max(0, m.start() - 16) : m.start()]))
+    _add(taken, "ips", (m.span() for m in ips))
+    _add(taken, "phones", (m.span() for m in _near(_PHONE, text, numbers) if _is_phone(m.group())))
+    _add(taken, "phones", (m.span(1) for m in _near(_CALLED, text, numbers) if _is_phone(m.group(1))))
     return sorted(taken, key=lambda match: match[1])
 
 
-def _add(taken: list[tuple[str, int, int]], kind: str, spans: Iterator[tuple[int, int]]) -> None:
+def _places(text: str) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Where at signs stand, where IBANs could begin, and the runs of digits that could be a number."""
+    from l3_platform.curate import pii_kernels as kernels  # numba takes a second to import
+
+    data = np.frombuffer(text.encode("utf-8", "replace") or b" ", np.uint8)
+    found = np.empty((len(data) // 2 + 1, 3), np.int32)
+    rows = found[: kernels.places(data, _marks(), found)].tolist()
+    emails = [start for kind, start, _ in rows if kind == kernels.EMAIL]
+    ibans = [start for kind, start, _ in rows if kind == kernels.IBAN]
+    return emails, ibans, [(start, end) for kind, start, end in rows if kind == kernels.NUMBER]
+
+
+@lru_cache(maxsize=1)
+def _marks() -> np.ndarray:
+    """What the kernel wants to know of each code point of the Basic Multilingual Plane."""
+    from l3_platform.curate import pii_kernels as kernels
+
+    marks = np.zeros(65536, np.uint8)
+    marks[[point for point in range(65536) if chr(point).isdecimal()]] = kernels.DIGIT
+    marks[[ord(char) for char in " ./-()"]] = kernels.JOINS
+    marks[[ord(char) for char in string.ascii_uppercase]] = kernels.CAPITAL
+    marks[ord("@")] = kernels.AT
+    return marks
+
+
+def _emails(text: str, places: Sequence[int]) -> Iterator[re.Match[str]]:
+    """Each address around an at sign, which has at most 64 characters before it and 274 behind."""
+    end = 0
+    for at in places:
+        if at < end or not (text[at + 1 : at + 2].isalnum() and at):
+            continue
+        match = _EMAIL.search(text, max(end, at - 65), at + 300)
+        while match and match.end() <= at:
+            match = _EMAIL.search(text, match.end(), at + 300)
+        if match and match.start() < at:
+            end = match.end()
+            yield match
+
+
+def _near(pattern: re.Pattern[str], text: str, places: Sequence[tuple[int, int]]) -> Iterator[re.Match[str]]:
+    """Matches that end with a run of digits: with room for a word before it, and for what the pattern looks at behind it."""
+    for start, end in places:
+        yield from (m for m in pattern.finditer(text, max(0, start - _BEFORE), end + _BEHIND) if m.end() > start)
+
+
+def _add(taken: list[tuple[str, int, int]], kind: str, spans: Iterable[tuple[int, int]]) -> None:
     for start, end in list(spans):
         if all(end <= other[1] or start >= other[2] for other in taken):
             taken.append((kind, start, end))
@@ -141,6 +186,8 @@ def _network(digits: list[int]) -> bool:
 
 def _is_ip(text: str, before: str) -> bool:
     """A public IPv4 address of a host: private, local and documentation ranges identify nobody, versions are announced as such."""
+    if not text.isascii():
+        return False
     parts = text.split(".")
     if any(int(part) > 255 or (len(part) > 1 and part[0] == "0") for part in parts) or _VERSION_BEFORE.search(before):
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -24,6 +25,7 @@ _TRACKING = re.compile(
 _INDEX = re.compile(r"/(?:index|default)\.(?:html?|php|aspx?|jsp)$", re.IGNORECASE)
 _SESSION = re.compile(r";jsessionid=[^/?#]*", re.IGNORECASE)
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_NO_WORD = re.compile(r"[^a-z0-9]+")
 _SAFE = "/:@!$&'()*+,;=-._~%"
 
 # Second-level suffixes under which anyone registers: the common part of the public suffix list.
@@ -52,23 +54,53 @@ _SECOND_LEVEL = frozenset(
 })  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Lists:
+    """What blocks a page: domains by the name of their list, URLs without scheme, words, and expressions by the name of theirs."""
+
+    domains: tuple[tuple[str, frozenset[str]], ...]
+    urls: frozenset[str]
+    words: tuple[str, ...]
+    expressions: tuple[tuple[str, re.Pattern[str]], ...]
+
+
 def url_policy(documents: pa.Table, settings: UrlPolicy) -> pa.Table:
     """doc_id, canonical_url, registered domain and what blocks the document, in order.
 
-    `blocked_by` is null, `domain_list:<name>`, `url_list` or `word:<word>`, the first that applies. Raises FileNotFoundError
-    where a list does not exist.
+    `blocked_by` is null, `domain_list:<name>`, `url_list`, `expression:<name>` or `word:<word>`, the first that applies. Raises
+    FileNotFoundError where a list does not exist, ValueError where an expression cannot be read.
     """
-    lists = [(PurePosixPath(path).stem, _domains(path)) for path in (str(BUILT_IN), *settings.domain_lists)]
-    urls = frozenset().union(*(_urls(path) for path in settings.url_lists))
-    words = tuple(word.lower() for word in settings.words)
+    lists = _block_lists(settings.domain_lists, settings.url_lists, settings.ut1_folders, settings.words)
     canonical = [canonical_url(url or "") for url in documents.column("url").to_pylist()]
     columns = [
         documents.column("doc_id").combine_chunks(),
         pa.array(canonical, pa.string()),
         pa.array([registered_domain(host_of(url)) for url in canonical], pa.string()),
-        pa.array([_blocked_by(url, lists, urls, words) for url in canonical], pa.string()),
+        pa.array([_blocked_by(url, lists) for url in canonical], pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=SIDECAR)
+
+
+@lru_cache(maxsize=4)
+def _block_lists(
+    domain_lists: tuple[str, ...], url_lists: tuple[str, ...], ut1_folders: tuple[str, ...], words: tuple[str, ...]
+) -> Lists:
+    """All lists that the settings name. A folder of UT1 holds `domains`, `urls`, `expressions`, or some of them."""
+    domains = [(PurePosixPath(path).stem, path) for path in (str(BUILT_IN), *domain_lists)]
+    urls, expressions = list(url_lists), []
+    for folder in map(Path, ut1_folders):
+        found = {kind: str(folder / kind) for kind in ("domains", "urls", "expressions") if (folder / kind).is_file()}
+        if not found:
+            raise FileNotFoundError(f"url_policy.ut1_folders: {str(folder)!r} has no file domains, urls or expressions")
+        domains += [(folder.name, found["domains"])] if "domains" in found else []
+        urls += [found["urls"]] if "urls" in found else []
+        expressions += [(folder.name, found["expressions"])] if "expressions" in found else []
+    return Lists(
+        tuple((name, _domains(path)) for name, path in domains),
+        frozenset[str]().union(*(_urls(path) for path in urls)),
+        tuple(word.lower() for word in words),
+        tuple((name, expression) for name, path in expressions for expression in _expressions(path)),
+    )
 
 
 def canonical_url(url: str) -> str:
@@ -128,17 +160,20 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept) + ("/" if path.endswith("/") and kept else "")
 
 
-def _blocked_by(url: str, lists: list[tuple[str, frozenset[str]]], urls: frozenset[str], words: tuple[str, ...]) -> str | None:
-    host = host_of(url)
-    suffixes = list(_suffixes(host))
-    for name, domains in lists:
-        if any(suffix in domains for suffix in suffixes):
+def _blocked_by(url: str, lists: Lists) -> str | None:
+    suffixes = _suffixes(host_of(url))
+    for name, domains in lists.domains:
+        if not domains.isdisjoint(suffixes):
             return f"domain_list:{name}"
     bare = _bare(url)
-    if urls and any(prefix in urls for prefix in _prefixes(bare)):
+    if lists.urls and not lists.urls.isdisjoint(_prefixes(bare)):
         return "url_list"
-    tokens = frozenset(re.split(r"[^a-z0-9]+", url.lower()))
-    return next((f"word:{word}" for word in words if word in tokens), None)
+    lower = bare.lower()
+    for name, expression in lists.expressions:
+        if expression.search(lower):
+            return f"expression:{name}"
+    tokens = frozenset(_NO_WORD.split(url.lower()))
+    return next((f"word:{word}" for word in lists.words if word in tokens), None)
 
 
 def _suffixes(host: str) -> list[str]:
@@ -157,11 +192,16 @@ def _bare(url: str) -> str:
     return url.partition("://")[2].removeprefix("www.").rstrip("/")
 
 
-@lru_cache(maxsize=64)
 def _domains(path: str) -> frozenset[str]:
     return frozenset(entry.lower().removeprefix("www.").rstrip("./") for entry in read_words(path))
 
 
-@lru_cache(maxsize=64)
 def _urls(path: str) -> frozenset[str]:
     return frozenset(_bare(canonical_url(f"http://{entry.partition('://')[2] or entry}")) for entry in read_words(path))
+
+
+def _expressions(path: str) -> list[re.Pattern[str]]:
+    try:
+        return [re.compile(entry, re.IGNORECASE) for entry in read_words(path)]
+    except re.error as error:
+        raise ValueError(f"list {path!r}: {error.pattern!r} is no regular expression: {error}") from None

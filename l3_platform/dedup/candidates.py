@@ -21,10 +21,12 @@ def candidate_pairs(groups: npt.NDArray[np.uint64]) -> tuple[Indices, Indices]:
     count = len(groups)
     starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if count else np.zeros(0, np.int64)
     sizes = np.diff(np.r_[starts, count])
+    shared = sizes > 1
+    starts, sizes = starts[shared], sizes[shared]
     start = np.repeat(starts, sizes)
     end = np.repeat(starts + sizes, sizes)
     hot = np.repeat(sizes > ALL_PAIRS, sizes)
-    rows = np.arange(count)
+    rows = start + np.arange(len(start)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     left, right = [], []
     for distance in range(1, ALL_PAIRS):
         here = (rows + distance < end) & (~hot | (distance <= NEIGHBOURS))

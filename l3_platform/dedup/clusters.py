@@ -8,14 +8,14 @@ at least the threshold with what stays for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from l3_platform.dedup.candidates import Indices, candidate_pairs
-from l3_platform.dedup.shingles import Hashes, band_values, jaccard, shingles, signatures, sketches
+from l3_platform.dedup import sets
+from l3_platform.dedup.bands import band_values, shape, sketches
+from l3_platform.dedup.candidates import candidate_pairs
+from l3_platform.dedup.shingles import Hashes, Indices, shingle_sets, signatures
 
 
 def deduplicate(
@@ -23,78 +23,70 @@ def deduplicate(
     *,
     threshold: float = 0.8,
     num_perm: int = 128,
-    bands: int = 16,
+    bands: int = 0,
     ngram: int = 5,
     seed: int = 1,
 ) -> pa.Table:
     """Near-duplicates of texts in memory; of a cluster the first stays.
 
     One row a text: cluster i64 (index of its representative), representative bool, jaccard f64 (true, with the
-    representative).
+    representative). `bands` 0 chooses them for the threshold: see `bands.shape`.
     """
     signed = signatures(texts, num_perm=num_perm, ngram=ngram, seed=seed)
-    sets = [shingles(text or "", ngram) for text in texts.to_pylist()]
-    pairs = sorted(set(_pairs_in_memory(band_values(signed, bands), sketches(signed))))
-    verified = [(left, right) for left, right in pairs if alike(sets[left], sets[right], threshold) is not None]
-    left, right = np.array(verified, np.int64).reshape(-1, 2).T
-    cluster, similarity = np.arange(len(texts)), np.ones(len(texts))
-    labels = components(len(texts), left, right)
+    left, right = _pairs_in_memory(band_values(signed, shape(num_perm, threshold, bands)), sketches(signed))
+    candidates = np.unique(np.concatenate([left, right]))
+    hashes, starts = shingle_sets(texts.take(pa.array(candidates)), ngram)
+    left, right = np.searchsorted(candidates, left), np.searchsorted(candidates, right)
+    verified = similarities(left, (hashes, starts), right, (hashes, starts), threshold) >= 0
+    labels = components(len(candidates), left[verified], right[verified])
     order = np.argsort(labels, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        for member, placed in zip(members, place((sets[member] for member in members), threshold), strict=True):
-            cluster[member], similarity[member] = members[placed.representative], placed.jaccard
-    return pa.table({"cluster": cluster, "representative": cluster == np.arange(len(texts)), "jaccard": similarity})
+    members, bounds = take_sets(hashes, starts, order)
+    placed, similarity = place(labels[order], members, bounds, threshold)
+    cluster, jaccard = np.arange(len(texts)), np.ones(len(texts))
+    cluster[candidates[order]] = candidates[order][placed]
+    jaccard[candidates[order]] = similarity
+    return pa.table({"cluster": cluster, "representative": cluster == np.arange(len(texts)), "jaccard": jaccard})
 
 
-def _pairs_in_memory(values: Hashes, sketch: Hashes) -> Iterable[tuple[int, int]]:
+def _pairs_in_memory(values: Hashes, sketch: Hashes) -> tuple[Indices, Indices]:
+    """Pairs (left < right) of documents that share a band, each once."""
+    found = [np.zeros(0, np.int64)]
+    by_sketch = np.argsort(sketch, kind="stable")
     for band in values.T:
-        order = np.lexsort((sketch, band))
+        order = by_sketch[np.argsort(band[by_sketch], kind="stable")]
         left, right = candidate_pairs(band[order])
-        pairs = np.sort(np.stack([order[left], order[right]]), axis=0)
-        yield from zip(*pairs.tolist(), strict=True)
+        left, right = order[left], order[right]
+        found.append(np.minimum(left, right) * len(sketch) + np.maximum(left, right))
+    pairs = np.unique(np.concatenate(found))
+    return np.divmod(pairs, max(1, len(sketch)))
 
 
-def alike(left: Hashes, right: Hashes, threshold: float) -> float | None:
-    """The true Jaccard similarity where it reaches `threshold`, else None. Sizes alone rule most pairs out."""
-    if min(len(left), len(right)) / max(len(left), len(right)) < threshold:
-        return None
-    similarity = jaccard(left, right)
-    return similarity if similarity >= threshold else None
+def similarities(
+    left: Indices, left_sets: tuple[Hashes, Indices], right: Indices, right_sets: tuple[Hashes, Indices], threshold: float
+) -> npt.NDArray[np.float64]:
+    """True Jaccard similarity of set left[p] and set right[p], -1 where it is below `threshold`. Sets as in `shingle_sets`."""
+    similarity = np.empty(len(left))
+    sets.verify(left, *left_sets, right, *right_sets, threshold, similarity)
+    return similarity
 
 
 def components(count: int, left: Indices, right: Indices) -> Indices:
-    """Label of each of `count` nodes: the smallest node of its connected component. Union-find with path halving."""
-    parent = list(range(count))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    for one, other in zip(left.tolist(), right.tolist(), strict=True):
-        first, second = sorted((root(one), root(other)))
-        parent[second] = first
-    return np.fromiter(map(root, range(count)), np.int64, count)
+    """Label of each of `count` nodes: the smallest node of its connected component."""
+    parent = np.arange(count)
+    sets.components(left, right, parent)
+    return parent
 
 
-@dataclass(frozen=True)
-class Placed:
-    representative: int  # position in the component
-    jaccard: float
+def place(component: Indices, hashes: Hashes, starts: Indices, threshold: float) -> tuple[Indices, npt.NDArray[np.float64]]:
+    """Position of the representative of each member, and their true Jaccard. Members of a component are adjacent; earlier ones
+    stay before later ones."""
+    representative, similarity = np.empty(len(component), np.int64), np.empty(len(component))
+    sets.place(component, hashes, starts, threshold, representative, similarity)
+    return representative, similarity
 
 
-def place(members: Iterable[Hashes], threshold: float) -> list[Placed]:
-    """Where each member of a component belongs. Earlier members stay before later ones; only the shingles of those that
-    stay are held in memory."""
-    kept: list[tuple[int, Hashes]] = []
-    placed: list[Placed] = []
-    for position, member in enumerate(members):
-        for representative, hashes in kept:
-            similarity = alike(hashes, member, threshold)
-            if similarity is not None:
-                placed.append(Placed(representative, similarity))
-                break
-        else:
-            kept.append((position, member))
-            placed.append(Placed(position, 1.0))
-    return placed
+def take_sets(hashes: Hashes, starts: Indices, chosen: Indices) -> tuple[Hashes, Indices]:
+    """These sets, in this order."""
+    sizes = np.diff(starts)[chosen]
+    bounds = np.r_[0, np.cumsum(sizes)]
+    return hashes[np.repeat(starts[chosen] - bounds[:-1], sizes) + np.arange(bounds[-1])], bounds

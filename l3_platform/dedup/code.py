@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 CODE_SHARE = 0.4  # of its characters: from there on a page is code
 MAX_CHARS = 20_000  # read of a text to tell its share
+
+# How a line of code may begin without any other sign of it: `line_kernels` asks `is_code` of no other line that lacks one.
+KEYWORDS = ("import", "from", "package", "using", "use", "namespace", "return", "raise", "throw", "const", "let", "var",
+            "public", "private", "static", "void", "local", "require")  # fmt: skip
 
 _CODE_LINE = re.compile(
     r"^(?:\s{2,}\S|\t|>>>|\.\.\.(?:\s|$)|In \[|\$ |#include|#!/|# |//|/\*|\"\"\"|@\w+|[{}])"  # indentation is kept in <pre> only
@@ -15,14 +18,6 @@ _CODE_LINE = re.compile(
     r"|^(?:package|using|use|namespace|return|raise|throw|const|let|var|public|private|static|void|local|require)\b.*[\w;)}\"']$"
     r"|[;{}]\s*$|^[\w.\[\]]+(?:: [\w\[\], .|]+)? [+*/-]?= \S|^[\w.]+\(.*\)$"
 )
-
-
-_PROMPTS = (">>>", "In [", "\t", "  ")
-
-
-def is_code_paragraph(lines: Sequence[str]) -> bool:
-    """True when a line is indented, as only the text of a `<pre>` is, or has a prompt, or most of them read as code."""
-    return any(line.startswith(_PROMPTS) for line in lines) or 2 * sum(map(is_code, lines)) > len(lines)
 
 
 def is_code(line: str) -> bool:

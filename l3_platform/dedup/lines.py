@@ -11,16 +11,22 @@ Nor are lines shorter than `dedup.line_min_chars` anywhere (`}`, `or`).
 from __future__ import annotations
 
 import functools
+import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from l3_platform.dedup.code import is_code_paragraph
+from l3_platform.dedup import line_kernels
+from l3_platform.dedup.code import KEYWORDS, is_code
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step, with_columns, with_place
+from l3_platform.dedup.shingles import utf8
 from l3_platform.engine import Output, shuffle
 from l3_platform.settings import Dedup, Settings
 from l3_platform.store import Dataset, Shard, Writer
@@ -97,39 +103,77 @@ def occurrences(task: tuple[str, Beside], buckets: int, min_chars: int) -> pa.Ta
     )
     table = with_place(table, key)
     table = table.filter(pc.field("newest") & pc.field("representative"))
-    keys: list[int] = []
-    places: list[tuple[int, int, int]] = []
-    columns = (table[name].to_pylist() for name in ("doc_id", "language", "row", "text"))
-    for doc_id, language, row, text in zip(*columns, strict=True):
-        hasher = xxhash.xxh64(f"{language}\n".encode(), seed=line_bucket(doc_id, buckets))
-        for index, line in counted_lines(text or "", min_chars):
-            line_hash = hasher.copy()
-            line_hash.update(line.strip().encode())
-            keys.append(line_hash.intdigest())
-            places.append((row, index, len(line)))
-    rows, lines, chars = zip(*places, strict=True) if places else ((), (), ())
-    arrays = [
-        pa.array(keys, pa.uint64()),
-        pa.repeat(key, len(keys)),
-        *(pa.array(x, pa.int32()) for x in (rows, lines, chars)),
+    found = counted_lines(table["text"], min_chars)
+    hashed = np.empty(len(found.start), np.uint64)
+    line_kernels.hash_lines(found.data, found.start, found.end, _seeds(table, buckets)[found.document], hashed)
+    columns = {
+        "key": pa.array(hashed),
+        "shard": pa.repeat(key, len(hashed)),
+        "row": table["row"].take(pa.array(found.document)),
+        "line": pa.array(found.line.astype(np.int32)),
+        "chars": pa.array(found.chars.astype(np.int32)),
+    }
+    return pa.table(columns, schema=OCCURRENCES)
+
+
+def _seeds(table: pa.Table, buckets: int) -> npt.NDArray[np.uint64]:
+    """What the hashes of each document's lines begin with: those of its language and line bucket only meet their like."""
+    places = [
+        (language or "", line_bucket(doc_id, buckets))
+        for doc_id, language in zip(table["doc_id"].to_pylist(), table["language"].to_pylist(), strict=True)
     ]
-    return pa.table(arrays, schema=OCCURRENCES)
+    seeds = {place: xxhash.xxh64_intdigest(place[0].encode(), seed=place[1]) for place in set(places)}
+    return np.array([seeds[place] for place in places], np.uint64)
 
 
 def line_bucket(doc_id: uuid.UUID, buckets: int) -> int:
     return doc_id.int * buckets >> 128
 
 
-def counted_lines(text: str, min_chars: int) -> Iterator[tuple[int, str]]:
-    """Index and text of the lines that count: those of prose, and long enough once stripped."""
-    paragraph: list[tuple[int, str]] = []
-    for index, line in enumerate([*text.split("\n"), ""]):
-        if line.strip():
-            paragraph.append((index, line))
-            continue
-        if not is_code_paragraph([line for _, line in paragraph]):
-            yield from ((index, line) for index, line in paragraph if len(line.strip()) >= min_chars)
-        paragraph = []
+@dataclass(frozen=True)
+class Lines:
+    """Lines of a batch of texts: arrays [lines], and the bytes of the texts."""
+
+    data: npt.NDArray[np.uint8]
+    document: npt.NDArray[np.int64]
+    line: npt.NDArray[np.int64]  # index in text.split("\n")
+    start: npt.NDArray[np.int64]  # bytes of `data`, stripped
+    end: npt.NDArray[np.int64]
+    chars: npt.NDArray[np.int64]  # of the line before it is stripped
+
+
+def counted_lines(texts: pa.ChunkedArray, min_chars: int) -> Lines:
+    """The lines that count: those of prose, and long enough once stripped.
+
+    A paragraph is code when one of its lines is indented, as only the text of a `<pre>` is, or has a prompt, or when most of
+    them read as code.
+    """
+    whole = texts.cast(pa.large_string()).combine_chunks()
+    data, offsets = utf8(whole)
+    most = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(texts)
+    fields = [np.empty(most, np.int64) for _ in range(7)]
+    kind = np.empty(most, np.uint8)
+    count = line_kernels.find_lines(data, offsets, _keywords(), kind, *fields)
+    document, line, start, end, chars, stripped_chars, paragraph = (each[:count] for each in fields)
+    prompts, maybe = (kind[:count] & flag != 0 for flag in (line_kernels.PROMPT, line_kernels.MAYBE_CODE))
+    paragraphs = int(paragraph[-1]) + 1 if count else 0
+    is_code_paragraph = np.bincount(paragraph[prompts], minlength=paragraphs) > 0
+    reads_as_code = np.zeros(count, bool)
+    asked = np.flatnonzero(maybe & ~is_code_paragraph[paragraph])
+    for number, lines in itertools.groupby(asked.tolist(), key=lambda each: int(document[each])):
+        split = whole[number].as_buffer().to_pybytes().decode(errors="replace").split("\n")
+        for each in lines:
+            reads_as_code[each] = is_code(split[line[each]])
+    code_lines = np.bincount(paragraph[reads_as_code], minlength=paragraphs)
+    is_code_paragraph |= 2 * code_lines > np.bincount(paragraph, minlength=paragraphs)
+    kept = (stripped_chars >= min_chars) & ~is_code_paragraph[paragraph]
+    return Lines(data, document[kept], line[kept], start[kept], end[kept], chars[kept])
+
+
+@functools.lru_cache(maxsize=1)
+def _keywords() -> npt.NDArray[np.uint64]:
+    spelled = [np.frombuffer(word.encode(), np.uint8) for word in KEYWORDS]
+    return np.unique(np.array([line_kernels.first_letters(word, 0, len(word)) for word in spelled], np.uint64))
 
 
 def count(connection: duckdb.DuckDBPyConnection, dedup: Dedup) -> Output:
@@ -143,8 +187,9 @@ def home_rows(task: tuple[str, Beside] | Shard) -> pa.Table:
         return with_columns(task.read(), HOME_ROWS)
     key, shards = task
     table = with_place(read_beside(shards, documents=["text"]), key)
-    lines = pa.array([1 + (text or "").count("\n") for text in table["text"].to_pylist()], pa.int32())
-    return with_columns(table.append_column("lines", lines), HOME_ROWS)
+    data, offsets = utf8(table["text"])
+    lines = 1 + np.diff(np.searchsorted(np.flatnonzero(data == ord("\n")), offsets))
+    return with_columns(table.append_column("lines", pa.array(lines.astype(np.int32))), HOME_ROWS)
 
 
 def bring_home(connection: duckdb.DuckDBPyConnection) -> Output:

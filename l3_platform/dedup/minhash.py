@@ -7,43 +7,52 @@
     members      shingles of the documents in a component, read where they lie
     clusters     in each component the newest stays, and who truly resembles it goes (`clusters.place`)
 
-A document travels as its *place*, the key of its shard and its row; texts are read at home, one shard at a time.
+A document travels as its *place*, the key of its shard and its row; texts are read at home, one shard at a time. Signatures
+come from `document_signatures`, a sidecar of each snapshot: a new snapshot signs only its own documents.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
+from l3_platform.dedup.bands import band_values, shape, sketches
 from l3_platform.dedup.candidates import candidate_pairs
-from l3_platform.dedup.clusters import alike, components, place
+from l3_platform.dedup.clusters import components, place, similarities, take_sets
 from l3_platform.dedup.shards import (
+    BATCH_BYTES,
     Beside,
     Built,
     aligned,
+    batches,
     folders,
+    read_batch,
     read_beside,
     shard_of,
     step,
     with_columns,
     with_place,
 )
-from l3_platform.dedup.shingles import Hashes, band_values, shingles, signatures, sketches
+from l3_platform.dedup.shingles import Hashes, Indices, Signatures, shingle_sets, signatures
 from l3_platform.engine import Output, connect, map_shards, shuffle
 from l3_platform.settings import Dedup, Engine, Settings
 from l3_platform.store import Dataset, Shard, Writer
+
+BUCKET_DOCUMENTS = 20_000  # whose bands are worth a bucket of their own, up to `dedup.buckets`
+COMPONENT_MEMBERS = 4096  # whose shingles are in memory together: a larger component is cut into pieces of so many
 
 PLACE = [("shard", pa.string()), ("row", pa.int32())]
 BANDS = pa.schema([("band", pa.uint64()), ("sketch", pa.uint64()), *PLACE])
 PAIRS = pa.schema([*PLACE, ("right_shard", pa.string()), ("right_row", pa.int32())])
 LEFT = pa.schema([("left_shard", pa.string()), ("left_row", pa.int32()), ("shard", pa.string()), ("rows", pa.list_(pa.int32()))])
-SHINGLES = ("shingles", pa.list_(pa.uint64()))
+SHINGLES = ("shingles", pa.large_list(pa.uint64()))
 VERIFIED = pa.schema([("left_shard", pa.string()), ("left_row", pa.int32()), *PLACE, ("jaccard", pa.float64())])
 COMPONENTS = pa.schema([*PLACE, ("component", pa.int64())])
 DATED = [("doc_id", pa.uuid()), ("fetch_time", pa.timestamp("us", "UTC"))]
@@ -66,15 +75,36 @@ ORDER BY row
 """
 
 
+def build_document_signatures(documents: Sequence[Dataset], *, out: Writer, settings: Settings) -> Built:
+    """The MinHash signature of every document of a snapshot: doc_id, and uint32 [num_perm], little-endian, as bytes."""
+    sign_here = functools.partial(sign, dedup=settings.dedup)
+    return map_shards(sign_here, {shard.name: shard for one in documents for shard in one.shards}, out, settings.engine), {}
+
+
+def sign(documents: Shard, dedup: Dedup) -> Output:
+    table = documents.read(["doc_id", "text"])
+    signed = signatures(table["text"], num_perm=dedup.num_perm, ngram=dedup.ngram, seed=dedup.seed)
+    binary = pa.binary(4 * dedup.num_perm)
+    column = pa.Array.from_buffers(binary, len(signed), [None, pa.py_buffer(signed.astype("<u4", copy=False))])
+    return Output.annotated(pa.table({"doc_id": table["doc_id"], "signature": column}))
+
+
 def build_duplicate_documents(
-    documents: Sequence[Dataset], url_versions: Sequence[Dataset], *, out: Writer, settings: Settings
+    documents: Sequence[Dataset],
+    document_signatures: Sequence[Dataset],
+    languages: Sequence[Dataset],
+    url_versions: Sequence[Dataset],
+    *,
+    out: Writer,
+    settings: Settings,
 ) -> Built:
     """Cluster, representative, cluster size and true Jaccard of every newest version; older versions have nulls.
 
-    The newest document of a cluster is its representative, ties to the smaller doc_id.
+    The newest document of a cluster is its representative, ties to the smaller doc_id. With `dedup.scope` "language" only
+    documents of one language are compared.
     """
     dedup, engine = settings.dedup, settings.engine
-    beside = aligned(documents, url_versions=url_versions)
+    beside = aligned(documents, document_signatures=document_signatures, languages=languages, url_versions=url_versions)
     keys, tasks = list(beside), {key: (key, shards) for key, shards in beside.items()}
     text_at_home = {"folders": folders(documents), "ngram": dedup.ngram}
 
@@ -82,19 +112,22 @@ def build_duplicate_documents(
         return step(out, name, lambda writer: shuffle(map_fn, over, key, buckets, reduce_fn, writer, engine))
 
     banded = functools.partial(bands, dedup=dedup)
-    candidates = shuffled("candidates", banded, tasks, "band", dedup.buckets, pair_up)
-    left = shuffled("shingles", Shard.read, _shards(candidates), "shard", keys, functools.partial(send_shingles, **text_at_home))
+    few = min(dedup.buckets, 1 + sum(dataset.manifest.rows for dataset in documents) // BUCKET_DOCUMENTS)
+    candidates = shuffled("candidates", banded, tasks, "band", few, pair_up)
+    left = shuffled("shingles", read_batch, batches(candidates), "shard", keys, functools.partial(send_shingles, **text_at_home))
     verify_here = functools.partial(verify, **text_at_home, threshold=dedup.threshold)
-    verified = shuffled("verified", Shard.read, _shards(left), "shard", keys, verify_here)
+    verified = shuffled("verified", read_batch, batches(left), "shard", keys, verify_here)
     linked = step(out, "components", lambda writer: map_shards(link, {"all": (verified, engine)}, writer, engine))
-    members = shuffled("members", Shard.read, _shards(linked), "shard", keys, functools.partial(read_members, **text_at_home))
+    members = shuffled("members", read_batch, batches(linked), "shard", keys, functools.partial(read_members, **text_at_home))
     cluster = functools.partial(form_clusters, threshold=dedup.threshold)
-    clusters = shuffled("clusters", Shard.read, _shards(members), "component", dedup.buckets, cluster)
+    few = min(dedup.buckets, 1 + members.manifest.bytes // BATCH_BYTES)
+    clusters = shuffled("clusters", read_batch, batches(members), "component", few, cluster)
     home = {f"document-{key}": task for key, task in tasks.items()} | {
-        f"member-{name}": shard for name, shard in _shards(clusters).items()
+        f"member-{name}": batch for name, batch in batches(clusters).items()
     }
     names = shuffle(home_rows, home, "shard", keys, bring_home, out, engine)
     metrics = {
+        "bands": shape(dedup.num_perm, dedup.threshold, dedup.bands).bands,
         "candidate_pairs": candidates.manifest.rows,
         "verified_pairs": verified.manifest.rows,
         "linked_documents": members.manifest.rows,
@@ -102,39 +135,51 @@ def build_duplicate_documents(
     return names, metrics
 
 
-def _shards(dataset: Dataset) -> dict[str, Shard]:
-    return {shard.name: shard for shard in dataset.shards}
-
-
 def bands(task: tuple[str, Beside], dedup: Dedup) -> pa.Table:
     """BANDS rows of the newest versions in a shard: one a band and document."""
     key, shards = task
-    table = with_place(read_beside(shards, documents=["text"], url_versions=["newest"]), key)
-    table = table.filter(table["newest"])
-    signed = signatures(table["text"], num_perm=dedup.num_perm, ngram=dedup.ngram, seed=dedup.seed)
-    values = band_values(signed, dedup.bands)
+    table = read_beside(shards, document_signatures=["signature"], languages=["language"], url_versions=["newest"])
+    table = with_place(table, key).filter(table["newest"])
+    signed = _signatures(table["signature"], dedup.num_perm)
+    seeds = _language_seeds(table["language"]) if dedup.scope == "language" else None
+    values = band_values(signed, shape(dedup.num_perm, dedup.threshold, dedup.bands), seeds)
+    width = values.shape[1]
     columns = {
         "band": pa.array(values.reshape(-1)),
-        "sketch": pa.array(np.repeat(sketches(signed), dedup.bands)),
+        "sketch": pa.array(np.repeat(sketches(signed), width)),
         "shard": pa.repeat(key, values.size),
-        "row": pa.array(np.repeat(table["row"].to_numpy(), dedup.bands)),
+        "row": pa.array(np.repeat(table["row"].to_numpy(), width)),
     }
     return pa.table(columns, schema=BANDS)
 
 
+def _signatures(column: pa.ChunkedArray, num_perm: int) -> Signatures:
+    parts = [
+        np.frombuffer(chunk.buffers()[1], "<u4").reshape(-1, num_perm)[chunk.offset :][: len(chunk)] for chunk in column.chunks
+    ]
+    return np.concatenate([np.zeros((0, num_perm), np.uint32), *parts])
+
+
+def _language_seeds(languages: pa.ChunkedArray) -> Hashes:
+    found = languages.to_pylist()
+    seeds = {language: xxhash.xxh64_intdigest((language or "").encode()) for language in set(found)}
+    return np.array([seeds[language] for language in found], np.uint64)
+
+
 def pair_up(connection: duckdb.DuckDBPyConnection) -> Output:
     """PAIRS of places that share a band, each pair once, the smaller place first."""
+    rows = connection.sql("SELECT band, sketch, shard, row FROM rows").to_arrow_table()
+    named = pa.chunked_array([pa.array([], pa.string()), *rows["shard"].chunks]).combine_chunks().dictionary_encode()
+    by_name = np.argsort(named.dictionary.to_numpy(zero_copy_only=False))
+    places = np.argsort(by_name)[named.indices.to_numpy()] << 32 | rows["row"].to_numpy()
+    band, sketch = rows["band"].to_numpy(), rows["sketch"].to_numpy()
     # Equal signatures are neighbours within a band, so that exact copies in a hot band find each other.
-    ordered = connection.sql(
-        "SELECT *, dense_rank() OVER (ORDER BY shard, row) - 1 AS place FROM rows ORDER BY band, sketch, shard, row"
-    ).to_arrow_table()
-    places = ordered["place"].to_numpy()
-    one, other = candidate_pairs(ordered["band"].to_numpy())
-    pairs = np.sort(np.stack([places[one], places[other]]), axis=0)
-    left, right = np.unique(pairs, axis=1)
-    first_row = np.zeros(places.max(initial=-1) + 1, np.int64)
-    first_row[places] = np.arange(len(places))
-    columns = [ordered[name].take(pa.array(first_row[side])) for side in (left, right) for name in ("shard", "row")]
+    order = np.lexsort((places, sketch, band))
+    one, other = (places[order[side]] for side in candidate_pairs(band[order]))
+    pairs = np.stack([np.minimum(one, other), np.maximum(one, other)])
+    left, right = np.unique(pairs, axis=1) if pairs.size else pairs
+    shards = named.dictionary.take(pa.array(by_name))
+    columns = [column for side in (left, right) for column in (shards.take(pa.array(side >> 32)), pa.array(side.astype(np.int32)))]
     return Output.annotated(pa.table(columns, schema=PAIRS))
 
 
@@ -150,25 +195,25 @@ def send_shingles(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, s
 
 def verify(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, str], ngram: int, threshold: float) -> Output:
     """VERIFIED: the pairs whose right document lies in this shard and whose true Jaccard reaches `threshold`."""
-    pairs = connection.sql("SELECT * FROM rows ORDER BY left_shard, left_row").to_arrow_table()
+    lefts = connection.sql("SELECT * FROM rows ORDER BY left_shard, left_row").to_arrow_table()
     rows = connection.sql("SELECT DISTINCT shard, unnest(rows) AS row FROM rows ORDER BY row").to_arrow_table()
     here = _with_shingles(rows.cast(pa.schema(PLACE)), "shard", "row", folders, ngram)
-    right = dict(zip(here["row"].to_pylist(), _arrays(here["shingles"]), strict=True))
-    lefts = zip(_arrays(pairs["shingles"]), pairs["rows"].to_pylist(), strict=True)
-    found = [
-        (index, row, similarity)
-        for index, (left, candidates) in enumerate(lefts)
-        for row in candidates
-        if (similarity := alike(left, right[row], threshold)) is not None
-    ]
-    index, row, similarity = zip(*found, strict=True) if found else ((), (), ())
-    verified = pairs.select(["left_shard", "left_row", "shard"]).take(pa.array(index, pa.int64()))
-    verified = verified.append_column("row", pa.array(row, pa.int32()))
-    return Output.annotated(verified.append_column("jaccard", pa.array(similarity, pa.float64())).cast(VERIFIED))
+    right_row, starts = _flat(lefts["rows"])
+    left = np.repeat(np.arange(lefts.num_rows), np.diff(starts))
+    right = np.searchsorted(here["row"].to_numpy(), right_row)
+    similarity = similarities(left, _flat(lefts["shingles"]), right, _flat(here["shingles"]), threshold)
+    found = similarity >= 0
+    verified = lefts.select(["left_shard", "left_row", "shard"]).take(pa.array(left[found]))
+    verified = verified.append_column("row", pa.array(right_row[found]))
+    return Output.annotated(verified.append_column("jaccard", pa.array(similarity[found])).cast(VERIFIED))
 
 
 def link(task: tuple[Dataset, Engine]) -> Output:
-    """COMPONENTS of the graph of verified pairs. Holds the places of duplicates in memory, never their texts."""
+    """COMPONENTS of the graph of verified pairs. Holds the places of duplicates in memory, never their texts.
+
+    A component of more than COMPONENT_MEMBERS is cut into pieces, each of which keeps a representative: of a million copies
+    of a page 245 stay, and memory is bounded.
+    """
     verified, engine = task
     connection = connect(engine)
     connection.register("pairs", verified.read(VERIFIED.names[:-1]))
@@ -183,7 +228,17 @@ def link(task: tuple[Dataset, Engine]) -> Output:
     ).to_arrow_table()
     nodes = connection.sql("SELECT shard, row FROM nodes ORDER BY node").to_arrow_table()
     labels = components(nodes.num_rows, edges["one"].to_numpy(), edges["other"].to_numpy())
-    return Output.annotated(nodes.append_column("component", pa.array(labels)).cast(COMPONENTS))
+    return Output.annotated(nodes.append_column("component", pa.array(pieces(labels, COMPONENT_MEMBERS))).cast(COMPONENTS))
+
+
+def pieces(labels: Indices, most: int) -> Indices:
+    """Labels under which no more than `most` nodes stand: in order of the nodes, each piece is named by its first."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    rank = np.arange(len(labels)) - np.repeat(starts, np.diff(np.r_[starts, len(labels)]))
+    result = np.empty_like(labels)
+    result[order] = order[np.arange(len(labels)) - rank % most]
+    return result
 
 
 def read_members(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, str], ngram: int) -> Output:
@@ -195,33 +250,26 @@ def read_members(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, st
 def form_clusters(connection: duckdb.DuckDBPyConnection, threshold: float) -> Output:
     """PLACE and CLUSTER of each document of the components in this bucket."""
     members = connection.sql("SELECT * FROM rows ORDER BY component, fetch_time DESC, doc_id, shard, row").to_arrow_table()
-    component = members["component"].to_numpy()
-    bounds = [*np.flatnonzero(np.diff(component, prepend=-1)).tolist(), len(component)]
-    hashes = _arrays(members["shingles"])
-    representative, similarity = np.arange(len(component)), np.ones(len(component))
-    for start, end in itertools.pairwise(bounds):
-        for offset, placed in enumerate(place(hashes[start:end], threshold)):
-            representative[start + offset] = start + placed.representative
-            similarity[start + offset] = placed.jaccard
-    sizes = np.bincount(representative, minlength=len(component))[representative]
+    representative, similarity = place(members["component"].to_numpy(), *_flat(members["shingles"]), threshold)
+    sizes = np.bincount(representative, minlength=members.num_rows)[representative]
     columns = [
         *(members[name] for name in ("shard", "row")),
         members["doc_id"].take(pa.array(representative)),
-        pa.array(representative == np.arange(len(component))),
+        pa.array(representative == np.arange(members.num_rows)),
         pa.array(sizes.astype(np.int32)),
         pa.array(similarity),
     ]
     return Output.annotated(pa.table(columns, names=[name for name, _ in [*PLACE, *CLUSTER]]))
 
 
-def home_rows(task: tuple[str, Beside] | Shard) -> pa.Table:
+def home_rows(task: tuple[str, Beside] | tuple[Shard, ...]) -> pa.Table:
     """Every document of a shard, or every member of a cluster: the two sides that `bring_home` joins."""
     schema = pa.schema([*PLACE, ("doc_id", pa.uuid()), ("newest", pa.bool_()), *CLUSTER])
-    if isinstance(task, Shard):
-        table = task.read()
-    else:
-        key, shards = task
+    if isinstance(task[0], str):
+        key, shards = cast("tuple[str, Beside]", task)
         table = with_place(read_beside(shards, url_versions=["newest"]), key)
+    else:
+        table = read_batch(cast("tuple[Shard, ...]", task))
     return with_columns(table, schema)
 
 
@@ -239,21 +287,14 @@ def _with_shingles(
     if table.num_rows == 0:
         return schema.empty_table()
     documents = shard_of(table[shard][0].as_py(), folders).read([*(name for name, _ in extra), "text"])
+    texts, which = np.unique(table[row].to_numpy(), return_inverse=True)
+    hashes, starts = take_sets(*shingle_sets(documents["text"].take(pa.array(texts)), ngram), which)
+    column = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(hashes))
     documents = documents.take(table[row])
-    hashed: dict[int, Hashes] = {}
-    for number, text in zip(table[row].to_pylist(), documents["text"].to_pylist(), strict=True):
-        if number not in hashed:
-            hashed[number] = shingles(text or "", ngram)
-    lists = [hashed[number] for number in table[row].to_pylist()]
-    offsets = np.r_[0, np.cumsum([len(hashes) for hashes in lists])].astype(np.int32)
-    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(lists)))
     return pa.table([*table.columns, *(documents[name] for name, _ in extra), column], schema=schema)
 
 
-def _arrays(column: pa.ChunkedArray) -> list[Hashes]:
-    """A column of lists as numpy arrays that share its memory."""
-    result: list[Hashes] = []
-    for chunk in column.chunks:
-        values, offsets = chunk.values.to_numpy(), chunk.offsets.to_numpy()
-        result.extend(values[start:end] for start, end in itertools.pairwise(offsets))
-    return result
+def _flat(column: pa.ChunkedArray) -> tuple[npt.NDArray[Any], Indices]:
+    """A column of lists as their values, one list after another, and where each begins, [rows + 1]: see `shingle_sets`."""
+    lists = column.combine_chunks()
+    return lists.flatten().to_numpy(), np.r_[0, np.cumsum(lists.value_lengths().to_numpy())]

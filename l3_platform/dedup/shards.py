@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from l3_platform.store import Dataset, MissingDataset, Shard, StoreError, Writer, files
 
+BATCH_BYTES = 32 << 20  # of compressed shards that one task reads
+
 Beside = Mapping[str, Shard]  # name of a dataset, `documents` first, to its shard
 Built = tuple[list[str], dict[str, Any]]  # what a stage gives to `Writer.commit`: names of its shards, metrics
 
@@ -65,6 +67,23 @@ def step(out: Writer, name: str, make: Callable[[Writer], Sequence[str]]) -> Dat
         return Dataset.open(writer.folder)
     except MissingDataset:
         return writer.commit(make(writer))
+
+
+def batches(dataset: Dataset) -> dict[str, tuple[Shard, ...]]:
+    """Neighbouring shards in tasks of up to BATCH_BYTES: small intermediate results cost no task a shard."""
+    found: list[list[Shard]] = []
+    room = 0
+    for shard, account in zip(dataset.shards, dataset.manifest.shards, strict=True):
+        if account.shard.bytes > room:
+            found.append([])
+            room = BATCH_BYTES
+        found[-1].append(shard)
+        room -= account.shard.bytes
+    return {batch[0].name: tuple(batch) for batch in found}
+
+
+def read_batch(batch: Sequence[Shard]) -> pa.Table:
+    return pa.concat_tables([shard.read() for shard in batch])
 
 
 def folders(documents: Sequence[Dataset]) -> dict[str, str]:

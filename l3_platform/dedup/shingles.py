@@ -1,52 +1,53 @@
 """Word shingles, their MinHash signatures and their true Jaccard similarity.
 
-One hash serves all: a shingle is its xxh64, the true Jaccard similarity is that of the sets of 64-bit hashes, and the
-MinHash permutes the lower 32 bits, as datasketch's `affine32` scheme wants (Broder 1997).
+One hash serves all: the true Jaccard similarity is that of the sets of 64-bit hashes, and the MinHash permutes the lower
+32 bits, as datasketch's `affine32` scheme wants (Broder 1997).
 """
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
+
+from l3_platform.dedup import code_points, kernels, sets
+from l3_platform.dedup.code_points import WORD
 
 Hashes = npt.NDArray[np.uint64]
+Indices = npt.NDArray[np.int64]
 Signatures = npt.NDArray[np.uint32]
 
-# Ideographs and kana are written without spaces: each is a word of its own.
-CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0002fa1f"
-WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+")
-
-ROWS_AT_A_TIME = 1 << 13  # shingles permuted together: 4 MB at 128 permutations
+LARGEST = np.iinfo(np.uint32).max
 
 
 def signatures(texts: pa.Array | pa.ChunkedArray, *, num_perm: int = 128, ngram: int = 5, seed: int = 1) -> Signatures:
-    """MinHash signatures, uint32 [documents, num_perm]: those of datasketch with `shingle_hash` as its hashfunc."""
+    """MinHash signatures, uint32 [documents, num_perm]: those of `datasketch.MinHash(scheme="affine32")` of the same
+    num_perm and seed with `shingle_hash` as its hashfunc, updated with a text's shingles.
+
+    A text's shingles are every `ngram` words in a row, joined by one space, as UTF-8. Its words are
+    `WORD.findall(text.lower())`: runs of letters, digits and `_` (Python's `\\w+`), but each ideograph and kana alone. A
+    text of fewer words is one shingle of them all; one without words is itself, lower-cased and stripped; a null is empty.
+    `shingle_texts` says the same in three lines.
+    """
     multiplier, increment = _permutations(num_perm, seed)
-    result = np.full((len(texts), num_perm), np.iinfo(np.uint32).max, np.uint32)
-    for row, text in enumerate(texts.to_pylist()):
-        hashes = _finalize(shingles(text or "", ngram).astype(np.uint32))
-        for start in range(0, len(hashes), ROWS_AT_A_TIME):
-            permuted = hashes[start : start + ROWS_AT_A_TIME, None] * multiplier + increment
-            np.minimum(result[row], permuted.min(axis=0), out=result[row])
+    result = np.full((len(texts), num_perm), LARGEST, np.uint32)
+    first = 0
+    for chunk in _chunks(texts):
+        data, offsets = utf8(chunk)
+        signed, words = result[first : first + len(chunk)], np.empty(len(chunk), np.int64)
+        kernels.sign(data, offsets, code_points.table(), ngram, multiplier, increment, signed, words)
+        for row in np.flatnonzero(words == 0):
+            kernels.permute(_wordless(chunk[row], kernels.SHINGLES_AT_ONCE), 1, multiplier, increment, signed[row])
+        first += len(chunk)
     return result
 
 
 def shingle_hash(shingle: bytes) -> int:
-    """The 32 bits that MinHash permutes: the lower half of the shingle's xxh64."""
-    return xxhash.xxh64_intdigest(shingle) & 0xFFFFFFFF
+    """The 32 bits of a shingle, words joined by one space, that MinHash permutes: the lower half of its 64-bit hash."""
+    return int(kernels.hash_shingle(np.frombuffer(shingle, np.uint8))) & 0xFFFFFFFF
 
 
-def shingles(text: str, ngram: int = 5) -> Hashes:
-    """xxh64 of the distinct `ngram`-word shingles, sorted. A text of fewer words is one shingle."""
-    whole = [shingle.encode() for shingle in shingle_texts(text, ngram)]
-    return np.unique(np.fromiter(map(xxhash.xxh64_intdigest, whole), np.uint64, len(whole)))
-
-
-def shingle_texts(text: str, ngram: int) -> list[str]:
+def shingle_texts(text: str, ngram: int = 5) -> list[str]:
     """The shingles as text, repeated ones included: lower-cased words joined by a space."""
     found = words(text)
     if len(found) < ngram:
@@ -59,38 +60,61 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+def shingles(text: str, ngram: int = 5) -> Hashes:
+    """64-bit hashes of the distinct shingles of one text, sorted."""
+    return shingle_sets(pa.array([text]), ngram)[0]
+
+
+def shingle_sets(texts: pa.Array | pa.ChunkedArray, ngram: int = 5) -> tuple[Hashes, Indices]:
+    """The shingles of each text as a set: hashes [total], sorted and distinct a text, and starts [documents + 1], where those
+    of each text begin. No set is empty: see `signatures`."""
+    parts, sizes = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
+    for chunk in _chunks(texts):
+        data, offsets = utf8(chunk)
+        room = (np.diff(offsets) // 2 + 1).sum()  # a word and the space after it are two bytes
+        found, starts, words = np.empty(room, np.uint64), np.empty(len(chunk) + 1, np.int64), np.empty(len(chunk), np.int64)
+        kernels.shingle(data, offsets, code_points.table(), ngram, found, starts, words)
+        for row in np.flatnonzero(words == 0):
+            found[starts[row]] = _wordless(chunk[row], 1)[0]
+        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            found[start:end].sort()
+        sets.drop_repeated(found, starts)
+        parts.append(found[: starts[-1]])
+        sizes.append(np.diff(starts))
+    return np.concatenate(parts), np.cumsum(np.concatenate(sizes))
+
+
 def jaccard(left: Hashes, right: Hashes) -> float:
     """True Jaccard similarity of two sets of shingles, each sorted and distinct."""
-    shared = len(np.intersect1d(left, right, assume_unique=True))
-    return shared / (len(left) + len(right) - shared)
+    return sets.jaccard(left, right, 0.0)
 
 
-def band_values(signed: Signatures, bands: int) -> Hashes:
-    """uint64 [documents, bands]: what two documents share in a band where all of its rows agree. Raises ValueError."""
-    documents, num_perm = signed.shape
-    if num_perm % bands:
-        raise ValueError(f"dedup.bands is {bands}, which does not divide dedup.num_perm, {num_perm}")
-    rows = np.ascontiguousarray(signed.reshape(documents, bands, num_perm // bands))
-    values = np.empty((documents, bands), np.uint64)
-    for document in range(documents):
-        for band in range(bands):  # the band's number is the seed: equal rows of two bands do not meet
-            values[document, band] = xxhash.xxh64_intdigest(rows[document, band].data, seed=band)
-    return values
+def utf8(texts: pa.Array | pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], Indices]:
+    """The bytes of a string array and where each text begins in them, [documents + 1]; a null text is empty."""
+    array = texts.cast(pa.large_string())
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if array.null_count:
+        array = array.fill_null("")
+    _, offsets, data = array.buffers()
+    if len(array) == 0 or offsets is None:
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), bounds
 
 
-def sketches(signed: Signatures) -> Hashes:
-    """uint64 [documents]: a hash of the whole signature, equal for equal sets of shingles."""
-    return band_values(signed, 1)[:, 0]
+def _chunks(texts: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+
+
+def _wordless(text: pa.Scalar, room: int) -> Hashes:
+    """The one shingle of a text without words, in an array with `room` for more."""
+    whole = text.as_buffer().to_pybytes().decode(errors="replace") if text.is_valid else ""
+    return np.full(room, kernels.hash_shingle(np.frombuffer(whole.strip().lower().encode(), np.uint8)), np.uint64)
 
 
 def _permutations(num_perm: int, seed: int) -> Signatures:
-    from datasketch import MinHash
-
-    return np.asarray(MinHash(num_perm=num_perm, seed=seed, scheme="affine32").permutations, np.uint32)
-
-
-def _finalize(hashes: Signatures) -> Signatures:
-    """MurmurHash3's finalizer, which datasketch's affine scheme mixes its input with."""
-    hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return hashes ^ (hashes >> np.uint32(16))
+    """uint32 [2, num_perm]: datasketch's multipliers, which are odd, and increments."""
+    random = np.random.RandomState(seed)
+    multiplier = random.randint(0, 1 << 31, num_perm, np.uint32) * np.uint32(2) + np.uint32(1)
+    return np.array([multiplier, random.randint(0, 1 << 32, num_perm, np.uint32)])

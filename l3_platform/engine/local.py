@@ -2,80 +2,80 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from l3_platform.engine.backend import TaskFailed, in_words, use_one_core, worker_died
+from l3_platform.settings import Engine
+
 PRELOAD = ["pyarrow.parquet", "duckdb", "numpy", "l3_platform.engine.verbs"]
 
 
-class TaskFailed(RuntimeError):
-    """A shard could not be made; the message names it. Finished shards stay."""
+def run(fn: Callable[[Any], Any], tasks: Mapping[str, Any], settings: Engine, done: Callable[[str], None]) -> None:
+    """Call `fn` on every task in processes of this machine: see `backend.Backend`. Raises TaskFailed.
 
-
-def run(fn: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int, attempts: int, done: Callable[[str], None]) -> None:
-    """Call `fn` on every task, calling `done(name)` as each ends. Raises TaskFailed.
-
-    A worker that dies (out of memory, SIGKILL) takes the pool with it: what was not finished runs again, up to
-    `attempts` times, the last time one shard at a time so that the message can name the one that kills its worker.
+    A worker that dies (out of memory, SIGKILL) takes the pool with it: what was not finished runs again, the last
+    time one shard at a time so that the message can name the one that kills its worker.
     """
     left = dict(tasks)
-    for attempt in range(1, attempts + 1):
-        alone = attempt == attempts and attempt > 1
+    for attempt in range(1, settings.attempts + 1):
+        alone = attempt == settings.attempts and attempt > 1
         batches = [{name: task} for name, task in left.items()] if alone else [left.copy()]
         for batch in batches:
             try:
-                for name in _round(fn, batch, 1 if alone else workers):
+                for name in _round(fn, batch, 1 if alone else workers(settings)):
                     del left[name]
                     done(name)
             except BrokenProcessPool:
                 shutdown()
                 if alone:
-                    name = next(iter(batch))
-                    raise TaskFailed(
-                        f"shard {name}: its worker died {attempts} times (killed, or out of memory); lower engine.workers "
-                        "or raise the machine's memory, then run again: finished shards are kept"
-                    ) from None
+                    raise worker_died(next(iter(batch)), settings.attempts) from None
                 break
         if not left:
             return
+    raise worker_died(" or ".join(left), settings.attempts)
+
+
+def workers(settings: Engine) -> int:
+    """Processes to use: the setting, or one a core that this process may run on."""
+    return settings.workers or len(os.sched_getaffinity(0))
 
 
 def _round(fn: Callable[[Any], Any], tasks: Mapping[str, Any], workers: int) -> Iterator[str]:
-    pool = _pool(workers)
-    futures: dict[Future[Any], str] = {pool.submit(fn, task): name for name, task in tasks.items()}
-    pending = set(futures)
+    """Names of tasks as they end; only so many are handed over as keep every worker busy, whatever their number."""
+    pool, waiting = _pool(workers), iter(tasks.items())
+    pending: dict[Future[Any], str] = {}
     try:
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_EXCEPTION, timeout=0.2)
+        while True:
+            for name, task in itertools.islice(waiting, 4 * workers - len(pending)):
+                pending[pool.submit(fn, task)] = name
+            if not pending:
+                return
             broken = None
-            for future in finished:
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                name = pending.pop(future)
                 try:
                     future.result()
                 except BrokenProcessPool as error:
                     broken = error
                 except Exception as error:
-                    raise TaskFailed(f"shard {futures[future]}: {_in_words(error)}") from error
+                    raise TaskFailed(f"shard {name}: {in_words(error)}") from error
                 else:
-                    yield futures[future]
+                    yield name
             if broken is not None:
                 raise broken
     except BaseException:
         for future in pending:
             future.cancel()
         raise
-
-
-def _in_words(error: Exception) -> str:
-    """Our own errors are sentences; of others the class is half of what they say."""
-    return str(error) if type(error).__module__.startswith("l3_platform.") else f"{type(error).__name__}: {error}"
 
 
 _POOLS: dict[int, ProcessPoolExecutor] = {}
@@ -99,11 +99,7 @@ def shutdown() -> None:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides: Ctrl-C reaches the whole group
     die_with_parent()
-    with contextlib.suppress(ImportError):
-        import pyarrow as pa
-
-        pa.set_cpu_count(1)
-        pa.set_io_thread_count(2)
+    use_one_core()
 
 
 def die_with_parent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from l3_platform.engine import local
+from l3_platform.engine import local, ray_backend
+from l3_platform.engine.backend import Backend
 from l3_platform.engine.progress import progress
 from l3_platform.settings import Engine
 from l3_platform.store import Output, StoreError, Writer, files
@@ -97,7 +97,7 @@ def shuffle(
 def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]) -> None:
     url, task = item
     rows = map_fn(task)
-    connection = connect(Engine())
+    connection = _splitter()
     connection.register("mapped", rows.append_column("__row", pa.array(range(rows.num_rows), pa.int64())))
     if names is None:
         bucket = f'(hash("{key}") % {buckets})::INTEGER'
@@ -106,9 +106,16 @@ def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, 
         bucket = f'(SELECT number FROM named WHERE name = "{key}")::INTEGER'
     query = f"SELECT * EXCLUDE (__row), {bucket} AS __bucket FROM mapped ORDER BY __bucket, __row"
     table = connection.sql(query).to_arrow_table()
+    connection.unregister("mapped")
     if table.num_rows and table["__bucket"].null_count:
         raise StoreError(f"{out.asset}: a row's {key!r} names none of the {buckets} buckets")
     files.write(url, out.encode(table))
+
+
+@functools.lru_cache(maxsize=1)
+def _splitter() -> duckdb.DuckDBPyConnection:
+    """One a worker: opening it takes longer than most splits."""
+    return connect(Engine())
 
 
 def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence[str]]) -> Output:
@@ -143,7 +150,8 @@ def _run(fn: Callable[[Any], None], tasks: Mapping[str, Any], label: str, out: W
         return
     with progress(label, total=len(tasks)) as advance:
         if files.shared_between_processes(out.folder):
-            local.run(fn, tasks, workers(settings), settings.attempts, lambda name: advance(1))
+            backend: Backend = ray_backend.run if settings.backend == "ray" else local.run
+            backend(fn, tasks, settings, lambda name: advance(1))
         else:
             for task in tasks.values():
                 fn(task)
@@ -151,5 +159,5 @@ def _run(fn: Callable[[Any], None], tasks: Mapping[str, Any], label: str, out: W
 
 
 def workers(settings: Engine) -> int:
-    """Processes to use: the setting, or one a core that this process may run on."""
-    return settings.workers or len(os.sched_getaffinity(0))
+    """Tasks that run at a time, on the backend that the settings choose."""
+    return ray_backend.workers(settings) if settings.backend == "ray" else local.workers(settings)

@@ -14,32 +14,28 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from l3_platform.extract.latex import latex
 
-# Marks around a formula between this pass and the end of extraction: private characters that no page means.
-OPEN, CLOSE = "\ue001", "\ue002"
+# Marks around a formula between this pass and the end of extraction: two of Unicode's noncharacters, which no page means.
+OPEN, CLOSE = "\ufdd0", "\ufdd1"
 
-_SIGNS = ("<math", "math/", "math-", "katex", "mjx-", "mathjax", "latex", "codecogs", 'math"', 'tex"', "=tex")
+_FORMULAS = (".katex", "mjx-container", ".mwe-math-element", "math")
 _RENDERED = ".MathJax_Preview, .MathJax, .MathJax_Display, .MathJax_SVG, .MathJax_SVG_Display, .MathJax_CHTML, .MJXc-display"
 _IMAGES = "img[class*=math], img[class*=Math], img[class*=tex], img[class*=latex], img[src*=latex], img[src*='render/math']"
 _IMAGE_CLASS = re.compile(r"(?:^|[\s_-])(?:math|tex|latex|mwe-math|equation)", re.IGNORECASE)
-_PLAIN = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_PLAIN = re.compile(r"\\\((.{1,4000}?)\\\)|\\\[(.{1,4000}?)\\\]", re.DOTALL)
 _DOLLARS = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?![\s$\d,.])([^$\n]{1,400}?)(?<![\s\\])\$(?![\w$])", re.DOTALL)
 _MARKED = re.compile(f"{OPEN}(.*?){CLOSE}", re.DOTALL)
 
 
-def mark_formulas(tree: LexborHTMLParser, html: str) -> bool:
-    """Replaces the formulas of `tree` by marked text, in place. `html` is its source, to skip pages without any.
-
-    Returns whether the page loads MathJax or KaTeX, so that `$` in its text may be maths.
-    """
-    lowered = html.lower()
-    if not any(sign in lowered for sign in _SIGNS):
-        return False
+def mark_formulas(tree: LexborHTMLParser) -> None:
+    """Replaces the formulas of `tree` by marked text, in place. `scan` tells which pages need it."""
     _scripts(tree)
-    for selector in (".katex", "mjx-container", ".mwe-math-element", "math"):
+    inside: set[int] = set()  # of an element that is already replaced
+    for selector in _FORMULAS:
         for node in tree.css(selector):
-            _mathml(node)
+            if node.mem_id not in inside:
+                inside.update(inner.mem_id for inner in node.css(", ".join(_FORMULAS)))
+                _mathml(node)
     _images(tree)
-    return "mathjax" in lowered or "katex" in lowered
 
 
 def unmark(text: str, *, dollars: bool) -> tuple[str, list[str]]:
@@ -64,7 +60,7 @@ def _scripts(tree: LexborHTMLParser) -> None:
     if not scripts:
         return
     for node in tree.css(_RENDERED):
-        node.decompose()
+        node.replace_with("")
     for node in scripts:
         kind = node.attributes.get("type") or ""
         source = node.text(deep=True)
@@ -112,7 +108,7 @@ def _images(tree: LexborHTMLParser) -> None:
 def _replace(node: LexborNode, source: str, *, display: bool) -> None:
     source = _unwrap(source)
     if not source:
-        node.decompose()
+        node.replace_with("")  # `decompose` would free what is inside while others still look at it
         return
     sign = "$$" if display else "$"
     node.replace_with(f"{OPEN}{sign}{source}{sign}{CLOSE}")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 
-from selectolax.lexbor import LexborHTMLParser
+import numpy as np
 
-from l3_platform.extract.blocks import Block, TooDeep, layout, refuse_deep
 from l3_platform.extract.charset import Undecodable, decode
-from l3_platform.extract.content import main_content
-from l3_platform.extract.formulas import mark_formulas, unmark
+from l3_platform.extract.forest import content, shipped
+from l3_platform.extract.formulas import unmark
+from l3_platform.extract.guard import TooSlow, guarded
+from l3_platform.extract.layout import Layout, TooDeep, read
+from l3_platform.extract.slim import slim
 from l3_platform.settings import Extract
 
 _LINES = frozenset({"li", "tr", "dt", "dd", "option"})  # blocks that follow each other as lines, not as paragraphs
-_THIN_CHARS = 800  # less text than this is worth a second reading, which has to find
-_GAIN = 3  # times as much, and no mere crumb
-_CRUMB_CHARS = 200
+_Parts = tuple[str, str, tuple[str, ...], tuple[str, ...]]  # title, text, formulas, code
+_TEX_LOADERS = ("athJax", "athjax", "KaTeX", "katex")
 
 
 @dataclass(frozen=True)
@@ -46,83 +47,56 @@ def extract(html: bytes, url: str = "", charset: str = "", settings: Extract | N
     `charset` is what the HTTP header declares; `url` only names the page in errors. Raises ExtractError.
     """
     settings = settings or Extract()
-    clock = _Clock(settings.max_seconds, url)
     if len(html) > settings.max_html_bytes:
         raise ExtractError("too_large", f"{url}: {len(html):,} bytes; extract.max_html_bytes is {settings.max_html_bytes:,}")
     try:
         source, name = decode(html, charset)
+        read_page = _ready() if settings.engine == "l3" else _peer(settings.engine)
+        slimmed, cost = slim(source)
+        title, text, formulas, code = guarded(lambda: read_page(slimmed, source, settings.max_depth), cost, settings)
     except Undecodable as error:
         raise ExtractError("undecodable", f"{url}: {error}") from None
-    clock.check("decoding")
-    if settings.engine != "l3":
-        return Page("", _peer(settings.engine)(source), (), (), name)
-    try:
-        refuse_deep(source, settings.max_depth)
-        tree = LexborHTMLParser(source)
     except TooDeep as error:
         raise ExtractError("too_deep", f"{url}: {error}; extract.max_depth sets the limit") from None
-    clock.check("parsing")
-    title = _title(tree)
-    loads_tex = mark_formulas(tree, source)
-    clock.check("the maths pass")
-    try:
-        chosen = main_content(layout(tree, settings.max_depth))
-        clock.check("the walk")
-        if _chars(chosen) < _THIN_CHARS:
-            again = _leniently(source, settings.max_depth)
-            chosen = again if _chars(again) > max(_CRUMB_CHARS, _GAIN * _chars(chosen)) else chosen
-            clock.check("the second walk")
-    except TooDeep as error:
-        raise ExtractError("too_deep", f"{url}: {error}; extract.max_depth sets the limit") from None
-    text, formulas = unmark(_joined(chosen), dollars=loads_tex)
-    code = tuple(unmark(block.text, dollars=False)[0] for block in chosen if block.tag == "pre")
-    return Page(title, text, tuple(formulas), code, name)
+    except TooSlow as error:
+        raise ExtractError("too_slow", f"{url}: {error}") from None
+    return Page(title, text, formulas, code, name)
 
 
-def _leniently(source: str, max_depth: int) -> list[Block]:
-    """A second reading, of a page that gave next to nothing."""
-    tree = LexborHTMLParser(source)
-    mark_formulas(tree, source)
-    return main_content(layout(tree, max_depth, lenient=True))
+@cache
+def _ready() -> Callable[[bytes, str, int], _Parts]:
+    """Our extractor, its kernels compiled: the first page of a process must not pay for that out of its time."""
+    _ours(slim("<p>one</p>")[0], "", 8)
+    return _ours
 
 
-def _chars(blocks: list[Block]) -> int:
-    return sum(len(block.text) for block in blocks)
+def _ours(slimmed: bytes, source: str, max_depth: int) -> _Parts:
+    """Title, text, formulas and code of a page."""
+    layout, weights = read(slimmed, max_depth), shipped()
+    words = layout.words(weights.words)
+    x = layout.features(words, weights.names)
+    chosen = np.flatnonzero(content(x, layout.blocks, layout.boxes, words, weights)).tolist()
+    joined = render(layout, chosen)
+    text, formulas = unmark(joined, dollars="$" in joined and any(name in source for name in _TEX_LOADERS))
+    code = tuple(unmark(layout.block(i), dollars=False)[0] for i in chosen if layout.tag(i) == "pre")
+    title = layout.title or next((layout.block(i) for i in range(len(layout.blocks)) if layout.tag(i) == "h1"), "")
+    return title, text, tuple(formulas), code
 
 
-class _Clock:
-    """Time since the page began, checked between passes: a pass of C code cannot be interrupted."""
-
-    def __init__(self, limit: float, url: str) -> None:
-        self.limit, self.url, self.start = limit, url, time.monotonic()
-
-    def check(self, after: str) -> None:
-        seconds = time.monotonic() - self.start
-        if seconds > self.limit:
-            raise ExtractError("too_slow", f"{self.url}: over extract.max_seconds = {self.limit:g} s after {after}")
-
-
-def _title(tree: LexborHTMLParser) -> str:
-    """The `<title>`, or where there is none the first heading, as one line."""
-    for selector in ("title", "h1"):
-        node = tree.css_first(selector)
-        text = " ".join(node.text(deep=True).split()) if node is not None else ""
-        if text:
-            return text
-    return ""
-
-
-def _joined(blocks: list[Block]) -> str:
+def render(layout: Layout, chosen: Sequence[int]) -> str:
+    """The text of the chosen blocks."""
     parts: list[str] = []
-    for i, block in enumerate(blocks):
-        if i:
-            together = block.tag in _LINES and blocks[i - 1].tag == block.tag
-            parts.append("\n" if together else "\n\n")
-        parts.append(block.text)
+    before = ""
+    for i in chosen:
+        tag = layout.tag(i)
+        if parts:
+            parts.append("\n" if tag in _LINES and tag == before else "\n\n")
+        parts.append(layout.block(i))
+        before = tag
     return "".join(parts)
 
 
-def _peer(engine: str) -> Callable[[str], str]:
+def _peer(engine: str) -> Callable[[bytes, str, int], _Parts]:
     """Another extractor, for comparison. Needs the extra `bench`."""
     modules = {"trafilatura": "trafilatura", "resiliparse": "resiliparse.extract.html2text"}
     try:
@@ -130,5 +104,5 @@ def _peer(engine: str) -> Callable[[str], str]:
     except ImportError:
         raise ImportError(f"extract.engine={engine} needs the package {engine}: pip install 'l3-platform[bench]'") from None
     if engine == "trafilatura":
-        return lambda source: module.extract(source, include_comments=True, include_tables=True) or ""
-    return lambda source: module.extract_plain_text(source, main_content=True, alt_texts=True)
+        return lambda _, source, __: ("", module.extract(source, include_comments=True, include_tables=True) or "", (), ())
+    return lambda _, source, __: ("", module.extract_plain_text(source, main_content=True, alt_texts=True), (), ())

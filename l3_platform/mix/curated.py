@@ -1,109 +1,44 @@
-"""What is kept: one SQL statement over the sidecars, then the text of what it keeps.
+"""What is kept: the rules over the sidecars decide, then the text of what they keep.
 
-Every threshold is a setting and every score lies in a sidecar, so another decision costs one query: see `decide`.
+Every threshold is a setting and every score lies in a sidecar, so another decision costs one query: see `l3_platform.sweep`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from l3_platform.curate.pii import mask
-from l3_platform.dedup.code import CODE_SHARE
+from l3_platform.curate.pii import KINDS, mask
 from l3_platform.dedup.lines import without_lines
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
 from l3_platform.engine import Counts, Output, connect, map_shards
+from l3_platform.mix.decision import DOMAINS, KEPT_PAGES, PAGES, RULED, decide, side_by_side, with_domains
+from l3_platform.mix.rules import PII_DOMAINS
 from l3_platform.settings import Engine, Settings
 from l3_platform.store import Dataset, Writer
 
-# The first reason that applies is the one a document is dropped for: the order is that of the funnel.
-DECISION = """
-SELECT
-    documents.doc_id,
-    documents.url,
-    CASE
-        -- the page's address, and domains that give away people (Llama 3, section 3.1.1)
-        WHEN url_policy.blocked_by IS NOT NULL                            THEN 'url_policy'
-        WHEN domains.pages >= $pii_domain_pages
-         AND domains.pages_with_pii > $max_pii_share * domains.pages      THEN 'pii_domain'
-
-        -- language; a text without one, such as code, has no score to fail
-        WHEN len($languages) > 0
-         AND NOT list_contains($languages, languages.language)            THEN 'language'
-        WHEN languages.language <> 'und'
-         AND languages.score < $min_language_score                        THEN 'language_score'
-
-        -- heuristics (Rae et al. 2021, table A1; Raffel et al. 2020)
-        WHEN heuristics.words < $min_words                                THEN 'few_words'
-        WHEN heuristics.words > $max_words                                THEN 'many_words'
-        WHEN heuristics.mean_word_length < $mean_word_length_min
-         AND NOT list_contains($unspaced_languages, languages.language)   THEN 'mean_word_length'
-        WHEN heuristics.mean_word_length > $mean_word_length_max          THEN 'mean_word_length'
-        WHEN heuristics.symbol_word_ratio > $max_symbol_word_ratio        THEN 'symbol_word_ratio'
-        WHEN heuristics.bullet_lines > $max_bullet_lines                  THEN 'bullet_lines'
-        WHEN heuristics.ellipsis_lines > $max_ellipsis_lines              THEN 'ellipsis_lines'
-        WHEN heuristics.alpha_words < $min_alpha_words                    THEN 'alpha_words'
-        WHEN heuristics.dup_line_char_fraction > $dup_line_max            THEN 'duplicate_lines'
-        WHEN heuristics.dup_ngram_max > $dup_ngram_max                    THEN 'duplicate_ngrams'
-        WHEN heuristics.dirty_words > $dirty_words_max                    THEN 'dirty_words'
-
-        -- personal data; what stays is masked
-        WHEN pii.density > $max_pii_density                               THEN 'pii_density'
-
-        -- another version or copy of it stays
-        WHEN NOT versions.newest                                          THEN 'url_version'
-        WHEN NOT duplicates.representative                                THEN 'duplicate'
-
-        -- quality, where the classifier knows the language and there is prose to judge
-        WHEN list_contains($quality_languages, languages.language)
-         AND quality.code_share < $code_share
-         AND quality.score < $min_quality                                 THEN 'quality'
-    END AS dropped_by
-FROM documents
-JOIN url_policy                         USING (row)
-JOIN languages                          USING (row)
-JOIN text_heuristics     AS heuristics  USING (row)
-JOIN pii                                USING (row)
-JOIN url_versions        AS versions    USING (row)
-JOIN duplicate_documents AS duplicates  USING (row)
-JOIN quality_scores      AS quality     USING (row)
-LEFT JOIN pii_domains    AS domains     ON domains.domain = url_policy.domain
-ORDER BY row
+COUNT_DOMAINS = f"""
+SELECT domain, count(*) AS pages, count(*) FILTER ({" + ".join(KINDS)} > 0) AS pages_with_pii
+FROM pages GROUP BY domain ORDER BY domain
+"""
+ADD_UP = """
+SELECT domain, sum(pages)::BIGINT AS pages, sum(pages_with_pii)::BIGINT AS pages_with_pii
+FROM parts GROUP BY domain ORDER BY domain
 """
 
-PII_DOMAINS = """
-SELECT domain,
-       count(*)                                                         AS pages,
-       count(*) FILTER (emails + phones + ips + ibans + cards > 0)      AS pages_with_pii
-FROM url_policy JOIN pii USING (row)
-GROUP BY domain
-ORDER BY domain
-"""
-
-# What the decision reads, by the name of its view; each view also has `row`, a document's place, which all share.
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "documents": ("url",),
-    "url_policy": ("domain", "blocked_by"),
-    "languages": ("language", "score"),
-    "text_heuristics": (
-        *("words", "mean_word_length", "symbol_word_ratio", "bullet_lines", "ellipsis_lines", "alpha_words"),
-        *("dup_line_char_fraction", "dup_ngram_max", "dirty_words"),
-    ),
-    "pii": ("emails", "phones", "ips", "ibans", "cards", "density"),
-    "url_versions": ("newest",),
-    "duplicate_documents": ("representative",),
-    "quality_scores": ("score", "code_share"),
-}
-UNSPACED_LANGUAGES = ("zh", "ja", "th", "lo", "my", "km")  # every character counts as a word there
-
-DECISIONS = pa.schema([("doc_id", pa.uuid()), ("url", pa.string()), ("dropped_by", pa.string())])
-DOMAINS = pa.schema([("domain", pa.string()), ("pages", pa.int64()), ("pages_with_pii", pa.int64())])
+DECISIONS = pa.schema(
+    [
+        ("doc_id", pa.uuid()),
+        ("dropped_by", pa.string()),  # one of rules.REASONS; null: kept
+        ("text_bytes", pa.int64()),  # of the text in UTF-8, before lines are removed
+        ("domain_pages", pa.int64()),  # documents of the same domain in the corpus
+        ("domain_pages_with_pii", pa.int64()),
+    ]
+)
 CURATED = pa.schema(
     [
         ("doc_id", pa.uuid()),
@@ -123,7 +58,7 @@ CURATED = pa.schema(
 def build_curation_decisions(
     documents: Sequence[Dataset], *, out: Writer, settings: Settings, **sidecars: Sequence[Dataset]
 ) -> Built:
-    """doc_id, url and dropped_by (null: kept) of every document. `sidecars` are those of COLUMNS, by name."""
+    """DECISIONS of every document. `sidecars` are those that the rules read (`rules.SIDECARS`), by name."""
     beside = aligned(documents, **sidecars)
     count_here = functools.partial(count_domains, engine=settings.engine)
     add_here = functools.partial(add_up, engine=settings.engine)
@@ -142,47 +77,32 @@ def build_curated_documents(
     return map_shards(curate, beside, out, settings.engine), {}
 
 
-def decide(connection: duckdb.DuckDBPyConnection, settings: Settings) -> pa.Table:
-    """DECISIONS for the documents of the views that `open_views` made: a sweep calls it once for each setting."""
-    return connection.sql(DECISION, params=_thresholds(settings)).to_arrow_table().cast(DECISIONS)
-
-
-def open_views(connection: duckdb.DuckDBPyConnection, shards: Iterable[Beside], domains: pa.Table | None = None) -> None:
-    """Views of these shards' documents and sidecars, for `decide`.
-
-    `domains` counts the pages of each domain (DOMAINS); without it they are counted over these shards alone.
-    """
-    parts: dict[str, list[pa.Table]] = {name: [] for name in COLUMNS}
-    for beside in shards:
-        for name, columns in COLUMNS.items():
-            parts[name].append(read_beside(beside, **{name: columns}))
-    for name, tables in parts.items():
-        table = pa.concat_tables(tables)
-        connection.register(name, table.append_column("row", pa.array(range(table.num_rows), pa.int64())))
-    if domains is None:
-        domains = connection.sql(PII_DOMAINS).to_arrow_table()
-    connection.register("pii_domains", domains)
-
-
 def count_domains(shards: Beside, engine: Engine) -> Output:
     connection = connect(engine)
-    for name in ("url_policy", "pii"):
-        table = read_beside(shards, **{name: COLUMNS[name]})
-        connection.register(name, table.append_column("row", pa.array(range(table.num_rows), pa.int64())))
-    return Output.annotated(connection.sql(PII_DOMAINS).to_arrow_table().cast(DOMAINS))
+    connection.register("pages", read_beside(shards, url_policy=["domain"], pii=KINDS))
+    return Output.annotated(connection.sql(COUNT_DOMAINS).to_arrow_table().cast(DOMAINS))
 
 
 def add_up(by_shard: Dataset, engine: Engine) -> Output:
     connection = connect(engine)
-    connection.register("parts", pa.concat_tables([DOMAINS.empty_table(), *(s.read() for s in by_shard.shards)]))
-    query = "SELECT domain, sum(pages)::BIGINT, sum(pages_with_pii)::BIGINT FROM parts GROUP BY domain ORDER BY domain"
-    return Output.annotated(connection.sql(query).to_arrow_table().rename_columns(DOMAINS.names).cast(DOMAINS))
+    connection.register("parts", pa.concat_tables([DOMAINS.empty_table(), *(shard.read() for shard in by_shard.shards)]))
+    return Output.annotated(connection.sql(ADD_UP).to_arrow_table().cast(DOMAINS))
 
 
 def decisions(shards: Beside, domains: Dataset, settings: Settings) -> Output:
-    connection = connect(settings.engine)
-    open_views(connection, [shards], domains.read())
-    table = decide(connection, settings)
+    """DECISIONS of one shard."""
+    names = read_beside(shards, url_policy=["domain"])["domain"]
+    documents = with_domains(side_by_side(shards, RULED), names, domains.read())
+    decided = decide(connect(settings.engine), documents, [settings]).order("row").select("decided").to_arrow_table()
+    counts = documents[PII_DOMAINS].combine_chunks()
+    texts = shards["documents"].read(["text"])["text"].cast(pa.large_string())
+    columns = {
+        "doc_id": documents["doc_id"],
+        "dropped_by": decided["decided"],
+        "text_bytes": pc.call_function("binary_length", [texts]),
+        **{kept: counts.field(name) for name, kept in zip(PAGES, KEPT_PAGES, strict=True)},
+    }
+    table = pa.table(columns).cast(DECISIONS)
     return Output(table, _counts(table["dropped_by"].to_pylist()))
 
 
@@ -213,18 +133,3 @@ def curate(shards: Beside) -> Output:
 def _counts(reasons: Sequence[str | None]) -> Counts:
     dropped = Counter(reason for reason in reasons if reason is not None)
     return Counts(records_in=len(reasons), kept=reasons.count(None), dropped=dict(sorted(dropped.items())))
-
-
-def _thresholds(settings: Settings) -> dict[str, Any]:
-    heuristics = settings.heuristics.model_dump(exclude={"dirty_word_list"})
-    return heuristics | {
-        "max_pii_share": settings.url_policy.max_pii_share,
-        "pii_domain_pages": settings.curate.pii_domain_pages,
-        "languages": list(settings.curate.languages),
-        "min_language_score": settings.languages.min_score,
-        "unspaced_languages": list(UNSPACED_LANGUAGES),
-        "max_pii_density": settings.pii.max_density,
-        "quality_languages": list(settings.curate.quality_languages),
-        "code_share": CODE_SHARE,
-        "min_quality": settings.quality.min_score,
-    }

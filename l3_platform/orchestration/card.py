@@ -23,11 +23,13 @@ SAMPLE_SHARDS, SAMPLE_ROWS, EXCERPT_CHARS = 8, 5, 160
 
 @dataclass(frozen=True)
 class Card:
-    """What a stage adds to what every card shows. `samples`: heading to a small table; `chart`: PNG under 100 kB."""
+    """What a stage adds to what every card shows. `samples`: heading to a small table; `chart`: PNG under 100 kB; `charts`: more
+    of them, by heading."""
 
     samples: Mapping[str, pa.Table] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     chart: bytes | None = None
+    charts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
@@ -57,8 +59,8 @@ def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
     for heading, table in extra.samples.items():
         metadata[heading] = dg.MetadataValue.md(markdown(table))
     chart = extra.chart or (bars({"kept": counts.kept, **reasons}) if reasons else None)
-    if chart:
-        metadata["chart"] = dg.MetadataValue.md(f"![chart](data:image/png;base64,{base64.b64encode(chart).decode()})")
+    for heading, picture in (({"chart": chart} if chart else {}) | dict(extra.charts)).items():
+        metadata[heading] = dg.MetadataValue.md(f"![{heading}](data:image/png;base64,{base64.b64encode(picture).decode()})")
     if tracking.uri and cost.get("mlflow"):
         metadata["MLflow"] = dg.MetadataValue.url(tracking.uri + cost["mlflow"])
     return metadata

@@ -21,13 +21,13 @@ from l3_platform.store import Dataset
 Page = tuple[str, str]  # snapshot, url
 Row = Mapping[str, Any]
 
-RECALL, FALSE_ALARMS = 0.95, 0.01
+RECALL, FALSE_ALARMS = 0.98, 0.01
 EXACT = {"newer_version", "exact_duplicate", "broken"}  # kinds of which nothing may be missed
 STAGE_OF_KEPT = {"math": "documents", "near_duplicate": "duplicate_documents"}  # rows that no stage should touch: who might
 
 
 def check(stage: str) -> Check:
-    """`planted_cases` of a stage: recall by kind at least 95 % (100 % where it is exact), false alarms at most 1 %."""
+    """`planted_cases` of a stage: recall by kind at least 98 % (100 % where it is exact), false alarms at most 1 %."""
     return Check(
         "planted_cases",
         functools.partial(_judge, stage),
@@ -157,6 +157,10 @@ def _repetitive_or_dirty(made: Made, rows: Sequence[Row]) -> Found:
     )(made, rows)
 
 
+def _outlying(made: Made, rows: Sequence[Row]) -> Found:
+    return _flagged(f"s.kl > {made.settings.heuristics.max_kl}")(made, rows)
+
+
 def _masked(made: Made) -> Verdict:
     """None of the personal data that were planted stands in the text that is trained on."""
     planted = {(row["snapshot"], row["url"]): row["detail"] for row in _truth(made) if row["stage"] == "pii"}
@@ -178,6 +182,7 @@ _FOUND: dict[str, Callable[[Made, Sequence[Row]], Found]] = {
     "url_policy": _flagged("s.blocked_by IS NOT NULL"),
     "languages": _identified,
     "text_heuristics": _repetitive_or_dirty,
+    "outlier_tokens": _outlying,
     "pii": _flagged("s.emails + s.phones + s.ips + s.ibans + s.cards > 0"),
     "url_versions": _flagged("NOT s.newest"),
     "duplicate_documents": _flagged("s.representative = false"),

@@ -1,4 +1,4 @@
-"""The reference-quality classifier: fastText on "would this text be referenced by Wikipedia" (Llama 3, section 3.1.1).
+"""A classifier of documents: trained on an annotated sample, cross-validated, kept with what it was judged by.
 
 An asset of its own: scores name the model that gave them, and a model trained elsewhere takes its place by one setting.
 Its shard lists the labelled documents with the score that a model gave which had not seen them.
@@ -7,29 +7,30 @@ Its shard lists the labelled documents with the score that a model gave which ha
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import xxhash
 
-from l3_platform.dedup.code import CODE_SHARE, code_share
-from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
+from l3_platform.dedup.shards import Built, aligned, step
 from l3_platform.engine import Counts, Output, map_shards
-from l3_platform.quality import fasttext_model
 from l3_platform.quality.annotators import Annotator, LabelsError, annotator
-from l3_platform.settings import Quality, Settings
+from l3_platform.quality.calibration import expected_calibration_error, reliability, roc_auc
+from l3_platform.quality.learners import Learner, learner
+from l3_platform.quality.questions import Question
+from l3_platform.quality.sample import cost, labelled, take_sample
+from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Shard, Writer, files
 
-MODEL_FILE = "quality.bin"
 FOLDS = 3
-SAMPLE = pa.schema([("doc_id", pa.uuid()), ("label", pa.bool_()), ("order", pa.uint64()), ("text", pa.string())])
+WHOLE = "whole"  # what is trained on all folds
 SCHEMA = pa.schema([("doc_id", pa.uuid()), ("label", pa.bool_()), ("fold", pa.int8()), ("held_out_score", pa.float32())])
 
 
-def build_quality_classifier(
+def build_classifier(
+    question: Question,
     documents: Sequence[Dataset],
     url_versions: Sequence[Dataset],
     duplicate_documents: Sequence[Dataset],
@@ -37,87 +38,80 @@ def build_quality_classifier(
     out: Writer,
     settings: Settings,
 ) -> Built:
-    """Train on a sample of the deduplicated documents, or take the file of `quality.model`. Raises LabelsError.
+    """Train on a sample of the deduplicated documents, or take the given model. Raises LabelsError and LearnerError.
 
-    Copies would be in two folds at once, so only representatives take part. Metrics: labels, whether they are
-    simulated, their numbers and the ROC-AUC of the held-out scores.
+    Copies would be in two folds at once, so only representatives take part. Metrics: the labels, whether they are
+    simulated, their numbers and cost, ROC-AUC and calibration of the held-out scores.
     """
-    quality = settings.quality
-    if quality.model:
-        if not files.exists(quality.model):
-            raise LabelsError(f"quality.model: there is no file {quality.model}; give a fastText model, or leave it out")
-        names = map_shards(given_model, {"model": quality.model}, out, settings.engine)
-        return names, {"labels": "a given model", "simulated": False}
+    own = question.settings(settings)
+    learns = learner(question, own.kind, settings)
+    if own.model:
+        names = map_shards(functools.partial(given_model, question, learns), {"model": own.model}, out, settings.engine)
+        return names, {"kind": own.kind, "model": "given", "labels": "of a given model", "simulated": False}
+    labeller = annotator(question, settings)
     beside = aligned(documents, url_versions=url_versions, duplicate_documents=duplicate_documents)
-    labeller = annotator(quality)
-    # doc_ids are hashes, so each shard holds about an equal part of the sample; the factor allows for uneven shards.
-    quota = max(50, 4 * quality.sample_documents // max(1, len(beside)))
-    take_sample = functools.partial(sample, labeller=labeller, quota=quota)
-    samples = step(out, "sample", lambda writer: map_shards(take_sample, beside, writer, settings.engine))
-    labels = pa.concat_tables([SAMPLE.empty_table(), *(shard.read() for shard in samples.shards)])["label"]
-    enough(labels, labeller)
-    names = map_shards(functools.partial(fit, quality=quality), {"model": samples}, out, settings.engine)
-    table = Shard(out.folder, out.partition, "model").read()
-    truth, scores = table["label"].to_numpy(), table["held_out_score"].to_numpy()
-    return names, {
-        "labels": labeller.name,
-        "simulated": labeller.simulated,
-        "referenced": int(truth.sum()),
-        "other": int((~truth).sum()),
-        "roc_auc": round(roc_auc(truth, scores), 4),
-    }
+    samples = take_sample(beside, question, labeller, learns, own.sample_documents, out, settings.engine)
+    read_labelled = functools.partial(_read_labelled, samples, labeller, own.sample_documents)
+    enough(read_labelled(["label", "order"])["label"], question, labeller)
+    tasks: dict[str, int | None] = {WHOLE: None} | {f"fold-{fold}": fold for fold in range(FOLDS)}
+    train = functools.partial(fit, learns=learns, read_labelled=read_labelled)
+    fits = step(out, "fits", lambda writer: map_shards(train, tasks, writer, settings.engine))
+    names = map_shards(joined, {"model": fits}, out, settings.engine)
+    asked = {} if labeller.free else cost(samples.read(["reason", "prompt_tokens", "completion_tokens"]))
+    judged = _judged(question, Shard(out.folder, out.partition, "model").read())
+    origin = {"kind": own.kind, "model": learns.name, "labels": labeller.name, "simulated": labeller.simulated}
+    return names, origin | asked | judged
 
 
-def given_model(path: str) -> Output:
-    content = files.read(path)
-    fasttext_model.probabilities(fasttext_model.load(content), [])  # refuses what cannot score, now rather than later
-    return Output(SCHEMA.empty_table(), Counts(), files={MODEL_FILE: content})
+def given_model(question: Question, learns: Learner, path: str) -> Output:
+    try:
+        content = learns.given(path)
+    except FileNotFoundError as error:
+        raise LabelsError(
+            f"{question.name}.model: there is no file {error.filename or path}; give a trained model of kind "
+            f"{question.name}.kind, or leave it out"
+        ) from None
+    learns.load(content)  # refuses what cannot score, now rather than later
+    return Output(SCHEMA.empty_table(), Counts(), files=content)
 
 
-def sample(shards: Beside, labeller: Annotator, quota: int) -> Output:
-    """SAMPLE rows: of each label the `quota` representatives, pages of code left out, whose hash of doc_id is smallest."""
-    columns = {"url_versions": ["newest"], "duplicate_documents": ["representative"]}
-    table = read_beside(shards, documents=["url", "text"], **columns)
-    table = table.filter(pc.field("newest") & pc.field("representative"))
-    prose = [code_share(text or "") < CODE_SHARE for text in table["text"].to_pylist()]
-    table = table.filter(pa.array(prose, pa.bool_()))
-    order = [xxhash.xxh3_64_intdigest(doc_id.bytes) for doc_id in table["doc_id"].to_pylist()]
-    table = table.append_column("order", pa.array(order, pa.uint64())).append_column("label", labeller.label(table))
-    chosen = smallest(table, quota)
-    texts = pa.array([fasttext_model.prepared(text or "") for text in chosen["text"].to_pylist()], pa.string())
-    chosen = pa.table([chosen["doc_id"], chosen["label"], chosen["order"], texts], schema=SAMPLE)
-    return Output.annotated(chosen.filter(pc.field("text") != ""))
+def _read_labelled(samples: Dataset, labeller: Annotator, documents: int, columns: Sequence[str] | None = None) -> pa.Table:
+    return labelled(samples.read(columns), labeller, documents)
 
 
-def smallest(table: pa.Table, quota: int) -> pa.Table:
-    """Of each label the `quota` rows with the smallest `order`, in that order."""
-    sides = [table.filter(pc.field("label") == value).sort_by("order").slice(0, quota) for value in (True, False)]
-    return pa.concat_tables(sides).sort_by("order")
-
-
-def enough(labels: pa.ChunkedArray, labeller: Annotator) -> None:
-    for value, word in ((True, "referenced"), (False, "not referenced")):
+def enough(labels: pa.ChunkedArray, question: Question, labeller: Annotator) -> None:
+    for value, word in ((True, question.positive), (False, f"not {question.positive}")):
         found = labels.to_pylist().count(value)
         if found < FOLDS:
             raise LabelsError(
-                f"quality_classifier: {found} of {len(labels):,} sampled documents are labelled {word} "
-                f"by {labeller.name}; at least {FOLDS} are needed: give quality.labels, or a model with quality.model"
+                f"{question.name}_classifier: {found} of {len(labels):,} sampled documents are labelled {word} by "
+                f"{labeller.name}; at least {FOLDS} are needed: give {question.name}.labels, or a model with {question.name}.model"
             )
 
 
-def fit(samples: Dataset, quality: Quality) -> Output:
-    """The model over the whole sample, and for each fold the scores of a model that has not seen it."""
-    chosen = smallest(samples.read(), quality.sample_documents // 2)
+def fit(fold: int | None, learns: Learner, read_labelled: Callable[[], pa.Table]) -> Output:
+    """A model that has not seen `fold`, as the scores it gives to the fold; without one, the files of the whole's."""
+    chosen = read_labelled()
     texts, labels = chosen["text"].to_pylist(), chosen["label"].to_numpy()
+    if fold is None:
+        return Output(SCHEMA.empty_table(), Counts(), files=learns.train(texts, labels.tolist()))
     folds = _folds(labels)
-    train = functools.partial(fasttext_model.train, dim=quality.dim, epochs=quality.epochs)
-    scores = np.zeros(len(texts), np.float32)
-    for fold in range(FOLDS):
-        seen, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        model = fasttext_model.load(train([texts[row] for row in seen], labels[seen].tolist()))
-        scores[held_out] = fasttext_model.probabilities(model, [texts[row] for row in held_out])
-    table = pa.table([chosen["doc_id"], chosen["label"], pa.array(folds), pa.array(scores)], schema=SCHEMA)
-    return Output(table, Counts.annotated(table.num_rows), files={MODEL_FILE: train(texts, labels.tolist())})
+    seen, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+    model = learns.load(learns.train([texts[row] for row in seen], labels[seen].tolist()))
+    scores = model.probabilities([texts[row] for row in held_out])
+    rows = chosen.take(held_out)
+    return Output.annotated(pa.table([rows["doc_id"], rows["label"], pa.array(folds[held_out]), pa.array(scores)], schema=SCHEMA))
+
+
+def joined(fits: Dataset) -> Output:
+    """One shard with the scores of all folds and the files of the whole's model."""
+    table = fits.read().sort_by([("fold", "ascending"), ("held_out_score", "descending")])
+    return Output(table, Counts.annotated(table.num_rows), files=model_files(fits))
+
+
+def model_files(classifier: Dataset) -> dict[str, bytes]:
+    names = [name.removeprefix("files/") for name in classifier.files]
+    return {name: files.read(classifier.file(name)) for name in names}
 
 
 def _folds(labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
@@ -129,9 +123,13 @@ def _folds(labels: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
     return folds
 
 
-def roc_auc(truth: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
-    """Area under the ROC curve: the chance that a true row scores above a false one, ties counting half."""
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]  # mean rank of equal scores, from 1
-    true, false = int(truth.sum()), int((~truth).sum())
-    return float((rank[truth].sum() - true * (true + 1) / 2) / (true * false))
+def _judged(question: Question, table: pa.Table) -> dict[str, Any]:
+    truth, scores = table["label"].to_numpy(), table["held_out_score"].to_numpy()
+    bins = reliability(truth, scores)
+    return {
+        question.positive: int(truth.sum()),
+        "other": int((~truth).sum()),
+        "roc_auc": round(roc_auc(truth, scores), 4),
+        "calibration_error": round(expected_calibration_error(bins), 4),
+        "calibration": bins,
+    }

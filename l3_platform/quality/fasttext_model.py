@@ -1,82 +1,92 @@
-"""fastText behind two functions: examples to the bytes of a model, a model to probabilities. Same bytes on every run.
-
-fastText 0.9.3 reads and writes local files only, trains repeatably only on one thread of a fresh process
-(`fasttext_process`), predicts on lists of texts only, and fails without word n-grams or subwords.
-"""
+"""fastText as a learner: how a text is prepared, how the model is trained and asked."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from l3_platform.curate import fasttext_training
+from l3_platform.curate.fasttext_training import LABEL
 from l3_platform.dedup.shingles import words
-from l3_platform.quality import fasttext_process
+from l3_platform.quality.learners import LearnerError
+from l3_platform.quality.questions import Question
+from l3_platform.store import files
 
-GOOD, OTHER = "__label__referenced", "__label__other"
 MAX_WORDS = 1000  # of a text, from its start
 _CHARS_READ = 12 * MAX_WORDS
+LEARNING_RATES = (0.5, 0.25, 0.1)  # the next is tried where fastText runs into NaN
 
 
-def prepared(text: str) -> str:
-    """A text as one line of lower-cased words, the form that the model is trained on and asked about."""
-    return " ".join(words(text[:_CHARS_READ])[:MAX_WORDS])
+@dataclass(frozen=True)
+class FastText:
+    """Labels `__label__<positive>` and `__label__other`; under 10 MB at 16 dimensions."""
 
+    question: Question
+    dim: int
+    epochs: int
 
-def train(texts: Sequence[str], labels: Sequence[bool], *, dim: int, epochs: int) -> bytes:
-    """A supervised model of prepared texts, in fastText's binary format; under 10 MB at 16 dimensions.
+    @property
+    def name(self) -> str:
+        return f"fastText, {self.dim} dimensions"
 
-    Raises RuntimeError with fastText's own words when it fails.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        examples, model = Path(folder, "examples.txt"), Path(folder, "model.bin")
-        lines = [f"{GOOD if label else OTHER} {text}\n" for text, label in zip(texts, labels, strict=True)]
-        examples.write_text("".join(lines), encoding="utf-8")
+    @property
+    def file(self) -> str:
+        return f"{self.question.name}.bin"
+
+    def prepared(self, text: str) -> str:
+        """One line of lower-cased words, the form that the model is trained on and asked about."""
+        return " ".join(words(text[:_CHARS_READ])[:MAX_WORDS])
+
+    def train(self, texts: Sequence[str], labels: Sequence[bool]) -> dict[str, bytes]:
+        label_of = {True: LABEL + self.question.positive, False: LABEL + "other"}
         arguments = {
-            "model": str(model),
-            "input": str(examples),
-            "dim": dim,
-            "epoch": epochs,
-            "lr": 0.5,
+            "dim": self.dim,
+            "epoch": self.epochs,
             "wordNgrams": 2,
             "bucket": 50_000,
             "minCount": 1 + len(texts) // 1000,  # bounds the vocabulary, and so the file
-            "seed": 1,
         }
-        command = [sys.executable, "-I", fasttext_process.__file__, json.dumps(arguments)]
-        # glibc then takes the matrix from the kernel, as zeros, and never from memory that was freed before.
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"fastText could not train on {len(texts):,} texts: {done.stderr.strip()[-500:]}")
-        return model.read_bytes()
+        failure = ""
+        for rate in LEARNING_RATES:
+            examples = ((label_of[label], text) for label, text in zip(labels, texts, strict=True))
+            try:
+                return {self.file: fasttext_training.train(examples, {**arguments, "lr": rate})}
+            except RuntimeError as error:
+                failure = str(error).strip().rsplit("\n", 1)[-1]
+                if "NaN" not in failure:
+                    break
+        raise LearnerError(
+            f"{self.question.name}_classifier: fastText could not learn from {len(texts):,} texts ({failure}); give it more "
+            f"documents ({self.question.name}.sample_documents), or change {self.question.name}.dim or {self.question.name}.epochs"
+        )
+
+    def given(self, path: str) -> dict[str, bytes]:
+        return {self.file: files.read(path)}
+
+    def load(self, content: Mapping[str, bytes]) -> FastTextModel:
+        try:
+            model = fasttext_training.load(content[self.file])
+        except ValueError as error:
+            raise LearnerError(f"{self.question.name}.model: not a fastText model ({error})") from None
+        wanted = LABEL + self.question.positive
+        if wanted not in model.get_labels():
+            raise LearnerError(f"the {self.question.name} model has labels {model.get_labels()[:5]}; it needs {wanted}")
+        return FastTextModel(model, wanted)
 
 
-def load(model: bytes) -> Any:
-    """Raises ValueError where the bytes are no fastText model."""
-    import fasttext
+@dataclass(frozen=True)
+class FastTextModel:
+    model: Any
+    label: str
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.bin")
-        path.write_bytes(model)
-        return fasttext.load_model(str(path))
-
-
-def probabilities(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """float32 [texts]: probability of GOOD for prepared texts. Raises ValueError for a model with other labels."""
-    if GOOD not in model.get_labels():
-        raise ValueError(f"the quality model has labels {model.get_labels()[:5]}; it needs {GOOD}")
-    scores = np.zeros(len(texts), np.float32)
-    if texts:
-        found, weights = model.predict(list(texts), k=-1)
-        for row, (labels, values) in enumerate(zip(found, weights, strict=True)):
-            scores[row] = dict(zip(labels, values, strict=True)).get(GOOD, 0.0)
-    return np.clip(scores, 0.0, 1.0)  # fastText's softmax tables overshoot 1 by rounding
+    def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        scores = np.zeros(len(texts), np.float32)
+        if texts:
+            found, weights = self.model.predict(list(texts), k=-1)
+            for row, (labels, values) in enumerate(zip(found, weights, strict=True)):
+                scores[row] = dict(zip(labels, values, strict=True)).get(self.label, 0.0)
+        return np.clip(scores, 0.0, 1.0)  # fastText's softmax tables overshoot 1 by rounding

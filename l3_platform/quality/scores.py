@@ -1,4 +1,4 @@
-"""Quality of each document: the classifier's probability, and its decile in the corpus."""
+"""A classifier's word on each document: its probability, and its decile in the corpus."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import pyarrow as pa
 from l3_platform.dedup.code import code_share
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
 from l3_platform.engine import Output, map_actors, map_shards
-from l3_platform.quality import fasttext_model
-from l3_platform.quality.classifier import MODEL_FILE
+from l3_platform.quality.classifier import model_files
+from l3_platform.quality.learners import Learner, LearnerError, learner
+from l3_platform.quality.questions import Question
 from l3_platform.settings import Settings
-from l3_platform.store import Dataset, Shard, Writer, files
+from l3_platform.store import Dataset, Shard, Writer
 
 SCHEMA = pa.schema(
     [
         ("doc_id", pa.uuid()),
-        ("score", pa.float32()),  # probability of `referenced`
+        ("score", pa.float32()),  # probability of the question's positive; 0 for a text with nothing to read
         ("bucket", pa.int8()),  # decile of the score in the corpus, 9 the best
         ("code_share", pa.float32()),  # of the characters; the more, the less a classifier of prose can say
-        ("model", pa.string()),  # digest of the model's file
+        ("model", pa.string()),  # digest of the model's files
     ]
 )
 BUCKETS = 10
@@ -34,13 +35,14 @@ BATCH = 512  # texts a call of the model
 LOG_ODDS = np.linspace(-12.0, 12.0, 4801)
 
 
-def build_quality_scores(
-    documents: Sequence[Dataset], quality_classifier: Sequence[Dataset], *, out: Writer, settings: Settings
+def build_scores(
+    question: Question, documents: Sequence[Dataset], classifier: Sequence[Dataset], *, out: Writer, settings: Settings
 ) -> Built:
     """Score every document, then place each score among the corpus's deciles; their edges are in the metrics."""
     beside = aligned(documents)
-    model = quality_classifier[0].file(MODEL_FILE)
-    scored = step(out, "scores", lambda writer: map_actors(functools.partial(Scorer, model), beside, writer, settings.engine))
+    learns = learner(question, classifier[0].manifest.metrics["kind"], settings)
+    model = functools.partial(Scorer, learns, classifier[0])
+    scored = step(out, "scores", lambda writer: map_actors(model, beside, writer, settings.engine))
     edges = decile_edges([shard.read(["score"])["score"].to_numpy() for shard in scored.shards])
     shards = {shard.name: shard for shard in scored.shards}
     names = map_shards(functools.partial(with_buckets, edges=edges), shards, out, settings.engine)
@@ -48,25 +50,41 @@ def build_quality_scores(
 
 
 class Scorer:
-    """The model in a worker's memory: `Scorer(url)(shards) -> Output` with all of SCHEMA but `bucket`."""
+    """The model in a worker's memory: `Scorer(learner, classifier)(shards) -> Output` with all of SCHEMA but `bucket`."""
 
-    def __init__(self, url: str) -> None:
-        content = files.read(url)
-        self.version = hashlib.sha256(content).hexdigest()[:16]
-        self.model = fasttext_model.load(content)
+    def __init__(self, learns: Learner, classifier: Dataset) -> None:
+        content = model_files(classifier)
+        self.learns, self.model, self.version = learns, learns.load(content), version(content)
 
     def __call__(self, shards: Beside) -> Output:
         table = read_beside(shards, documents=["text"])
-        texts = [fasttext_model.prepared(text or "") for text in table["text"].to_pylist()]
-        batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-        scores = [fasttext_model.probabilities(self.model, batch) for batch in batches]
         columns = {
             "doc_id": table["doc_id"],
-            "score": pa.array(np.concatenate([np.zeros(0, np.float32), *scores])),
+            "score": pa.array(self._scores([text or "" for text in table["text"].to_pylist()])),
             "code_share": pa.array([code_share(text or "") for text in table["text"].to_pylist()], pa.float32()),
             "model": pa.repeat(self.version, table.num_rows),
         }
         return Output.annotated(pa.table(columns))
+
+    def _scores(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        prepared = [self.learns.prepared(text) for text in texts]
+        read = [row for row, text in enumerate(prepared) if text]
+        scores = np.zeros(len(texts), np.float32)
+        for first in range(0, len(read), BATCH):
+            rows = read[first : first + BATCH]
+            scores[rows] = self.model.probabilities([prepared[row] for row in rows])
+        if not np.isfinite(scores).all():
+            raise LearnerError(f"model {self.version} gives scores that are no numbers; train it again or give another")
+        return scores
+
+
+def version(content: dict[str, bytes]) -> str:
+    """16 hex digits for the files of a model."""
+    digest = hashlib.sha256()
+    for name, data in sorted(content.items()):
+        digest.update(f"{name} {len(data)}\n".encode())
+        digest.update(data)
+    return digest.hexdigest()[:16]
 
 
 def decile_edges(parts: Sequence[npt.NDArray[np.float32]]) -> list[float]:

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from l3_platform.engine import Counts, Output, map_shards
-from l3_platform.settings import Settings
+from l3_platform.quality.domains import OTHER, topic_model
+from l3_platform.settings import Settings, nearest
 from l3_platform.store import Dataset, Writer
 from l3_platform.tokens.shards import EncodeTask, encode_shard, of_split
 from l3_platform.tokens.split import HELD_OUT, TRAIN, tokenizer_texts
@@ -57,15 +58,19 @@ def _text_bytes(table: pa.Table) -> int:
 def build_token_shards(
     curated_documents: Sequence[Dataset], tokenizer: Sequence[Dataset], *, out: Writer, settings: Settings
 ) -> tuple[Sequence[str], Mapping[str, Any]]:
-    """Token streams by split and domain, and the index of every document in them."""
-    url = tokenizer[0].file(TOKENIZER)
+    """Token streams by split and domain, and the index of every document in them. Raises ValueError on an unknown topic."""
+    url, mix = tokenizer[0].file(TOKENIZER), settings.mix
+    known = [*topic_model().weights, OTHER]
+    for topic in mix.topic_weights:
+        if topic not in known:
+            raise ValueError(f"setting mix.topic_weights: {topic!r} is no topic of knowledge_domains{nearest(topic, known)}")
     tasks = {
-        shard.name: EncodeTask(shard, shard.name, url, settings.mix.held_out_share)
+        shard.name: EncodeTask(shard, shard.name, url, mix.held_out_share, mix.topic_weights)
         for dataset in curated_documents
         for shard in dataset.shards
     }
     names = map_shards(encode_shard, tasks, out, settings.engine)
-    return names, {}
+    return names, {"topic_weights": mix.topic_weights}
 
 
 def tokens_by_domain(token_shards: Dataset, split: str = TRAIN) -> dict[str, int]:

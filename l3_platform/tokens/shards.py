@@ -5,8 +5,9 @@ A document in a stream is `<|begin_of_text|>` tokens `<|end_of_text|>`; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer as BPE
 from l3_platform.engine import Counts, Output
 from l3_platform.mix.data_mix import DOMAINS
 from l3_platform.store import Dataset, Shard, files
-from l3_platform.tokens.split import HELD_OUT, TRAIN, held_out
+from l3_platform.tokens.split import HELD_OUT, TRAIN, held_out, over_represented
 from l3_platform.tokens.tokenizer import BEGIN_OF_TEXT, END_OF_TEXT, encode_texts, open_tokenizer
 
 TOKEN = np.dtype("<u4")
@@ -43,12 +44,25 @@ class EncodeTask:
     name: str
     tokenizer: str
     held_out_share: float
+    topic_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def encode_shard(task: EncodeTask) -> Output:
-    """Token streams and index of one shard: what `map_shards` runs."""
-    table = task.documents.read(["doc_id", "url", "domain_group", "text"])
-    return encode_documents(table, open_tokenizer(task.tokenizer), task.name, task.held_out_share)
+    """Token streams and index of one shard: what `map_shards` runs. Counts what `topic_weights` thins out, topic by topic."""
+    topic = ["topic"] if task.topic_weights else []
+    table = task.documents.read(["doc_id", "url", "domain_group", "text", *topic])
+    thinned, dropped = thin_out(table, task) if topic else (table, {})
+    output = encode_documents(thinned, open_tokenizer(task.tokenizer), task.name, task.held_out_share)
+    counts = Counts(records_in=table.num_rows, kept=thinned.num_rows, dropped=dropped)
+    return dataclasses.replace(output, counts=counts)
+
+
+def thin_out(table: pa.Table, task: EncodeTask) -> tuple[pa.Table, dict[str, int]]:
+    """The documents that stay and, by topic, how many leave. What is held out stays whole: evaluation sees the web as it is."""
+    surplus = over_represented(table["doc_id"], table["topic"], task.topic_weights)
+    surplus &= ~held_out(table["doc_id"], task.held_out_share)
+    topics = table.filter(pa.array(surplus))["topic"].to_pylist()
+    return table.filter(pa.array(~surplus)), {f"topic_weight {topic}": topics.count(topic) for topic in sorted(set(topics))}
 
 
 def encode_documents(table: pa.Table, tokenizer: BPE, shard: str, held_out_share: float) -> Output:

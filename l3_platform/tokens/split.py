@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,12 @@ def tokenizer_texts(tables: Iterable[pa.Table], total_bytes: int, sample_bytes: 
         ids = table["doc_id"]
         chosen = (_uniform(ids, salt=b"tokenizer") < wanted) & ~held_out(ids, held_out_share)
         yield from table.filter(pa.array(chosen))["text"].to_pylist()
+
+
+def over_represented(doc_ids: pa.ChunkedArray, topics: pa.ChunkedArray, weights: Mapping[str, float]) -> np.ndarray:
+    """True for the documents that leave so that of each topic in `weights` that share stays: `[documents]` bool."""
+    weight = np.array([weights.get(topic, 1.0) for topic in topics.to_pylist()], np.float64)
+    return _uniform(doc_ids, salt=b"topic") >= weight
 
 
 def _uniform(doc_ids: pa.ChunkedArray, salt: bytes) -> np.ndarray:

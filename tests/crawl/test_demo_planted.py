@@ -16,7 +16,7 @@ from l3_platform.extract import extract
 
 KINDS = {
     "newer_version", "exact_duplicate", "near_duplicate", "repeated_line", "log_dump", "spam", "listed_domain", "blocked_word",
-    "pii", "pii_dense", "language", "math", "broken", "charset", "noise",
+    "pii", "pii_dense", "language", "math", "broken", "charset", "noise", "token_dump",
 }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_personal_data_is_in_the_text_and_passes_its_check_digits(web):
 
 
 def test_synthetic_pages_say_so(web):
-    for kind in ("pii", "pii_dense", "language", "charset", "spam", "log_dump"):
+    for kind in ("pii", "pii_dense", "language", "charset", "spam", "log_dump", "token_dump"):
         for row in web.rows(kind):
             assert b'<meta name="synthetic" content="true">' in web.records[row["snapshot"], row["url"]].payload
 

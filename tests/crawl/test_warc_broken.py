@@ -84,7 +84,9 @@ def test_a_bad_gzip_member_in_the_middle_costs_only_itself(where):
     found = read(data)
     (fault,) = faults(found)
     assert numbers(found) == [1, 3, 4]
-    assert (fault.reason, fault.offset, fault.length) == ("bad_gzip", len(before), len(bad))
+    assert (fault.offset, fault.length) == (len(before), len(bad))
+    # With other flags in its header the rest of the member may be a file name that never ends.
+    assert fault.reason in (("bad_gzip", "truncated") if where == 3 else ("bad_gzip",))
 
 
 def test_a_damaged_member_is_named_by_its_url_where_its_head_still_reads():

@@ -3,7 +3,6 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections import Counter
 
 import pyarrow as pa
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from l3_platform.curate import text_heuristics
 from l3_platform.curate.heuristics import phrase_hashes
 from l3_platform.settings import Heuristics
+from tests.curate.reference import reference_repetition
 
 # ---------------------------------------------------------------- a plain reference, with no word of the kernels' code in it
 
@@ -50,35 +50,23 @@ def lower(word: str) -> tuple[str, ...]:
 
 def reference(text: str) -> dict[str, float]:
     words = reference_words(text)
-    keys = [lower(word) for word in words]
-    total = sum(map(len, words))
-    lines = [line for line in (line.strip("\t\n\v\f\r ") for line in text.split("\n")) if line]
+    keys = ["".join(lower(word)) for word in words]
+    lines = [line for line in (line.strip() for line in text.splitlines()) if line]
     scores: dict[str, float] = {
         "words": len(words),
         "lines": len(lines),
-        "mean_word_length": total / len(words) if words else 0.0,
-        "symbol_word_ratio": (text.count("#") + len(re.findall(r"\.\.\.|…", text))) / len(words) if words else 0.0,
+        "mean_word_length": sum(map(len, words)) / len(words) if words else 0.0,
+        "symbol_word_ratio": (text.count("#") + text.count("...") + text.count("…")) / len(words) if words else 0.0,
         "bullet_lines": sum(line[0] in "•‣▶◀◦■□▪▫–-*·●○➢➤✓✔" for line in lines) / len(lines) if lines else 0.0,
         "ellipsis_lines": sum(line.endswith(("...", "…")) for line in lines) / len(lines) if lines else 0.0,
-        "dup_line_fraction": (len(lines) - len(set(lines))) / len(lines) if lines else 0.0,
+        "terminal_lines": sum(line[-1] in ".!?\"'”’»…。！？।؟" for line in lines) / len(lines) if lines else 0.0,
     }
-    line_chars = sum(map(len, lines))
-    copied = line_chars - sum(map(len, set(lines)))
-    scores["dup_line_char_fraction"] = copied / line_chars if lines else 0.0
+    names = ("dup_para_fraction", "dup_para_char_fraction", "dup_line_fraction", "dup_line_char_fraction")
+    shares = reference_repetition(text, keys)
+    scores |= dict(zip(names, list(shares.values())[:4], strict=True))
     for n in range(2, 11):
-        grams = [tuple(keys[i : i + n]) for i in range(len(keys) - n + 1)]
-        counts = Counter(grams)
-        if n < 5:
-            repeated = [(count, sum(map(len, gram))) for gram, count in counts.items() if count > 1]
-            count, width = max(repeated, default=(0, 0))
-            scores[f"top_{n}gram_char_fraction"] = min(1.0, count * width / total) if total else 0.0
-        else:
-            seen, marked = set(), set()
-            for i, gram in enumerate(grams):
-                if gram in seen:
-                    marked.update(range(i, i + n))
-                seen.add(gram)
-            scores[f"dup_{n}gram_char_fraction"] = sum(len(words[i]) for i in marked) / total if total else 0.0
+        kind = "top" if n < 5 else "dup"
+        scores[f"{kind}_{n}gram_char_fraction"] = shares[f"{kind}_{n}_gram"]
     return scores
 
 
@@ -134,30 +122,39 @@ def test_stop_words_follow_the_language():
     assert row["stop_words"].to_pylist() == [3, 0, None]
 
 
-def test_dirty_words_count_phrases_of_the_list(tmp_path):
-    path = tmp_path / "words.txt"
-    path.write_text("foul phrase here\n龟公\n")
+def test_dirty_words_count_phrases_of_the_language_and_of_the_built_in_list(tmp_path):
+    (tmp_path / "zh.txt").write_text("龟公\n")
+    (tmp_path / "de.txt").write_text("grob satz hier\n")
+    lists = {"zh": str(tmp_path / "zh.txt"), "de": str(tmp_path / "de.txt")}
+    texts = pa.array(["Grob Satz hier, xxx!", "他是龟公", "Grob Satz hier", "grob hier", "xxx"])
+    table = text_heuristics(texts, ["de", "zh", "en", "de", None], Heuristics(dirty_word_lists=lists))
+    assert table["dirty_words"].to_pylist() == [2 / 4, 1 / 4, 0.0, 0.0, 1.0]
+
+
+def test_a_text_without_a_language_counts_as_english(tmp_path):
+    (tmp_path / "en.txt").write_text("foul\n")
     table = text_heuristics(
-        pa.array(["A Foul Phrase here, xxx!", "他是龟公", "foul here"]), settings=Heuristics(dirty_word_list=str(path))
+        pa.array(["foul", "foul"]), ["und", "fr"], Heuristics(dirty_word_lists={"en": str(tmp_path / "en.txt")})
     )
-    assert table["dirty_words"].to_pylist() == [2 / 5, 1 / 4, 0.0]
+    assert table["dirty_words"].to_pylist() == [1.0, 0.0]
 
 
-def test_every_listed_word_of_a_real_list_counts(shared_data):
-    path = shared_data / "wordlists" / "ldnoobw-ru.txt"
+@pytest.mark.parametrize("language", ["de", "en", "es", "fr", "it", "ja", "ru", "zh"])
+def test_every_listed_word_of_a_real_list_counts(shared_data, language):
+    path = shared_data / "wordlists" / f"ldnoobw-{language}.txt"
     words = [line for line in path.read_text().splitlines() if phrase_hashes(line).size]
-    table = text_heuristics(pa.array(words), settings=Heuristics(dirty_word_list=str(path)))
+    table = text_heuristics(pa.array(words), [language] * len(words), Heuristics(dirty_word_lists={language: str(path)}))
     assert all(share > 0 for share in table["dirty_words"].to_pylist())
 
 
 def test_a_missing_list_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
-        text_heuristics(pa.array(["x"]), settings=Heuristics(dirty_word_list="nowhere.txt"))
+        text_heuristics(pa.array(["x"]), settings=Heuristics(dirty_word_lists={"en": "nowhere.txt"}))
 
 
 def test_a_repeated_paragraph_counts_its_characters():
     row = text_heuristics(pa.array(["aa\nbb\n\ncc\n\naa\nbb\n\ndd"])).to_pylist()[0]
-    assert (row["dup_para_fraction"], row["dup_para_char_fraction"]) == (1 / 4, 4 / 12)
+    assert (row["dup_para_fraction"], row["dup_para_char_fraction"]) == (1 / 4, 5 / 20)
 
 
 def test_no_score_is_nan():

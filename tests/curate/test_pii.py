@@ -1,5 +1,7 @@
 import ast
+import importlib
 import itertools
+import random
 import uuid
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 from l3_platform.curate import mask, pii
 from l3_platform.curate.pii import SIDECAR, matches
 from l3_platform.settings import Pii
+
+module = importlib.import_module("l3_platform.curate.pii")  # the package has a function of this name
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,41 @@ def test_false_alarms_on_documentation_are_rare():
     alarms = [kind for text in strings for kind, _, _ in matches(text) if kind != "emails"]
     assert len(strings) > 500
     assert alarms == []
+
+
+def plain_matches(text: str) -> list[tuple[str, int, int]]:
+    """Every pattern over the whole text, without the kernel that says where to look."""
+    found = [("emails", m.span()) for m in module._EMAIL.finditer(text) if module._is_email(m.group())]
+    found += [("ibans", (m.start(), m.start() + n)) for m in module._IBAN.finditer(text) if (n := module._iban_chars(m.group()))]
+    found += [("cards", m.span()) for m in module._CARD.finditer(text) if module._is_card(m.group())]
+    found += [
+        ("ips", m.span()) for m in module._IP.finditer(text) if module._is_ip(m.group(), text[max(0, m.start() - 16) : m.start()])
+    ]
+    found += [("phones", m.span()) for m in module._PHONE.finditer(text) if module._is_phone(m.group())]
+    found += [("phones", m.span(1)) for m in module._CALLED.finditer(text) if module._is_phone(m.group(1))]
+    taken: list[tuple[str, int, int]] = []
+    for kind, (start, end) in found:
+        if all(end <= other[1] or start >= other[2] for other in taken):
+            taken.append((kind, start, end))
+    return sorted(taken, key=lambda match: match[1])
+
+
+def test_the_places_where_to_look_miss_nothing():
+    faker = pytest.importorskip("faker")
+    fake = faker.Faker(["en_US", "de_DE", "fr_FR", "ja_JP", "ar_AA"])
+    fake.seed_instance(1)
+    chance = random.Random(2)
+    values = (
+        *(fake.email, fake.phone_number, fake.iban, fake.credit_card_number, fake.ipv4, fake.sentence, fake.date),
+        lambda: f"Tel.: {fake.phone_number()}",
+        lambda: "".join(chance.choices("0123456789 .-/()+@abXY,:é漢٣", k=chance.randint(3, 40))),
+    )
+    found = 0
+    for _ in range(800):
+        text = chance.choice([" ", "", ", ", "\n"]).join(str(chance.choice(values)()) for _ in range(chance.randint(1, 30)))
+        assert matches(text) == plain_matches(text), text
+        found += len(matches(text))
+    assert found > 1000
 
 
 def test_matches_never_overlap():

@@ -80,6 +80,24 @@ def test_a_listed_url_blocks_the_pages_under_it_at_whole_segments(tmp_path):
     assert blocked(*urls, settings=UrlPolicy(url_lists=(str(path),))) == ["url_list", None, "url_list"]
 
 
+def test_a_category_of_ut1_blocks_by_domains_urls_and_expressions(tmp_path):
+    (tmp_path / "games").mkdir()
+    (tmp_path / "games" / "domains").write_text("evil.com\n")
+    (tmp_path / "games" / "urls").write_text("a.org/forum/bad\n")
+    (tmp_path / "games" / "expressions").write_text("(^|[-.?+=/_0-9])(poker|roulette)([-.?+=/_0-9]|$)\n")
+    urls = ("http://x.evil.com/", "http://a.org/forum/bad/7", "http://b.org/free-Poker/", "http://b.org/pokers")
+    settings = UrlPolicy(ut1_folders=(str(tmp_path / "games"),))
+    assert blocked(*urls, settings=settings) == ["domain_list:games", "url_list", "expression:games", None]
+
+
+def test_a_folder_without_lists_and_a_broken_expression_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="ut1_folders"):
+        blocked("http://a.org/", settings=UrlPolicy(ut1_folders=(str(tmp_path),)))
+    (tmp_path / "expressions").write_text("(poker\n")
+    with pytest.raises(ValueError, match=r"\(poker"):
+        blocked("http://a.org/", settings=UrlPolicy(ut1_folders=(str(tmp_path),)))
+
+
 def test_a_listed_word_blocks_as_a_whole_word_only():
     assert blocked("http://a.org/best-casino-2024", "http://a.org/casinos", "http://xxx.a.org/") == [
         "word:casino",

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from l3_platform.dedup.minhash import build_document_signatures, build_duplicate_documents
+from l3_platform.dedup.urls import build_url_versions
 from l3_platform.settings import Dedup, Engine, Settings
 from l3_platform.store import Dataset, Output, Writer
 
@@ -41,6 +43,26 @@ class Corpus:
 
     def writer(self, asset: str, partition: str = "all") -> Writer:
         return Writer(f"{self.folder}/{asset}/{partition}", asset, partition, code_version="1", settings={}, inputs={})
+
+    def signatures(self, settings: Settings) -> list[Dataset]:
+        """Of each snapshot its own, as the lineage has it."""
+        made = []
+        for dataset in self.documents:
+            out = self.writer("document_signatures", dataset.manifest.partition)
+            names, metrics = build_document_signatures([dataset], out=out, settings=settings)
+            made.append(out.commit(names, metrics))
+        return made
+
+    def duplicates(self, settings: Settings, **inputs: Sequence[Dataset]) -> Dataset:
+        versions = inputs.get("url_versions") or [self.build(build_url_versions, settings, url_policy=self.url_policy)]
+        signed = inputs.get("document_signatures") or self.signatures(settings)
+        return self.build(
+            build_duplicate_documents,
+            settings,
+            document_signatures=signed,
+            languages=self.languages,
+            url_versions=versions,
+        )
 
     def build(self, stage: Callable[..., Any], settings: Settings, **inputs: Sequence[Dataset]) -> Dataset:
         name = stage.__name__.removeprefix("build_")

@@ -54,9 +54,28 @@ def test_a_removed_document_names_a_representative_that_stays():
     assert all(stays[cluster] for cluster in table["cluster"].to_pylist())
 
 
-def test_a_hot_band_gives_few_pairs():
-    left, _ = candidate_pairs(np.zeros(5000, np.uint64))
-    assert len(left) < 5000 * (ANCHORS + NEIGHBOURS)
+@pytest.mark.parametrize("similarity, shared, own, recall", [(0.9, 900, 50, 0.98), (0.8, 800, 100, 0.90)])
+def test_near_duplicates_are_found(similarity, shared, own, recall):
+    pairs = 300
+    texts = [
+        " ".join(f"p{pair}w{n}" for n in range(start, start + shared + own + 4)) for pair in range(pairs) for start in (0, own)
+    ]  # windows of `shared` + `own` shingles each
+    assert jaccard(shingles(texts[0]), shingles(texts[1])) == similarity
+    table = deduplicate(pa.array(texts))
+    removed = np.flatnonzero(~table["representative"].to_numpy())
+    assert recall <= len(removed) / pairs <= 1.0
+    assert set(table["jaccard"].to_numpy()[removed]) == {similarity}
+    assert (table["cluster"].to_numpy()[removed] == removed - 1).all()
+
+
+def test_a_band_shared_by_a_million_documents_gives_few_pairs():
+    left, right = candidate_pairs(np.zeros(1_000_000, np.uint64))
+    assert len(left) < 1_000_000 * (ANCHORS + NEIGHBOURS)
+    assert (left < right).all()
+
+
+def test_values_of_one_row_give_no_pairs():
+    assert [len(side) for side in candidate_pairs(np.arange(100, dtype=np.uint64))] == [0, 0]
 
 
 def test_a_small_group_gives_all_its_pairs_and_no_pair_twice():

@@ -1,10 +1,44 @@
 """Lines seen too often go; prose only, within a language and a bucket."""
 
+import random
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from l3_platform.dedup.code import is_code
 from l3_platform.dedup.lines import build_repeated_lines, counted_lines, line_bucket, without_lines
-from l3_platform.dedup.minhash import build_duplicate_documents
 from l3_platform.dedup.urls import build_url_versions
+
+PROMPTS = (">>>", "In [", "\t", "  ")
+
+
+def reference(text: str, min_chars: int) -> list[tuple[int, str]]:
+    """Index and text of the lines that count, in plain Python."""
+    found: list[tuple[int, str]] = []
+    paragraph: list[tuple[int, str]] = []
+    for index, line in enumerate([*text.split("\n"), ""]):
+        if line.strip():
+            paragraph.append((index, line))
+            continue
+        lines = [line for _, line in paragraph]
+        is_code_paragraph = any(line.startswith(PROMPTS) for line in lines) or 2 * sum(map(is_code, lines)) > len(lines)
+        found += [(index, line) for index, line in paragraph if len(line.strip()) >= min_chars and not is_code_paragraph]
+        paragraph = []
+    return found
+
+
+def counted(*texts: str | None, min_chars: int = 3) -> list[list[tuple[int, str]]]:
+    """What the kernel finds in each text; its bytes and characters are those of the line."""
+    lines = counted_lines(pa.chunked_array([pa.array(texts, pa.string())]), min_chars)
+    found: list[list[tuple[int, str]]] = [[] for _ in texts]
+    for document, index, start, end, chars in zip(lines.document, lines.line, lines.start, lines.end, lines.chars, strict=True):
+        line = (texts[document] or "").split("\n")[index]
+        assert lines.data[start:end].tobytes().decode() == line.strip() and chars == len(line)
+        found[document].append((int(index), line))
+    return found
+
 
 BANNER = "Subscribe to our newsletter"
 
@@ -17,7 +51,7 @@ def page(number: int, *extra: str, language: str = "en", body: str = "") -> dict
 def repeated(corpus, settings) -> dict[str, list[str]]:
     """Lines removed from each URL."""
     versions = corpus.build(build_url_versions, settings, url_policy=corpus.url_policy)
-    duplicates = corpus.build(build_duplicate_documents, settings, url_versions=[versions])
+    duplicates = corpus.duplicates(settings, url_versions=[versions])
     lines = corpus.build(
         build_repeated_lines,
         settings,
@@ -68,23 +102,54 @@ def test_buckets_count_apart(corpus, dedup_settings, id_of):
 @pytest.mark.parametrize("code", ["def f(x):\n    return x", ">>> f(1)\nTrue\n2", "import numpy as np\nx = 1", "f(1);\ng(2);"])
 def test_lines_of_code_are_left_alone(code):
     text = f"Prose counts.\n\n{code}\n\nMore of it."
-    assert [line for _, line in counted_lines(text, 3)] == ["Prose counts.", "More of it."]
+    assert [line for _, line in counted(text)[0]] == ["Prose counts.", "More of it."]
 
 
 @pytest.mark.parametrize(
     "line", ["Subscribe to our newsletter", "For more, see the guide", "(c) 2024 Example Ltd.", "From our partners"]
 )
 def test_a_banner_is_not_code(line):
-    assert [found for _, found in counted_lines(line, 3)] == [line]
+    assert [found for _, found in counted(line)[0]] == [line]
+
+
+def test_lines_of_real_pages_and_of_programs_are_those_of_the_reference(shared_data):
+    pages = pq.read_table(shared_data / "extraction" / "wcxb-dev.parquet", columns=["main_content"])["main_content"].to_pylist()[
+        :300
+    ]
+    programs = [str(text) for text in pq.read_table(shared_data / "code" / "samples.parquet")["text"].to_pylist()]
+    texts = [*pages, *programs, None, ""]
+    assert counted(*texts) == [reference(text or "", 3) for text in texts]
+
+
+def test_lines_of_any_characters_are_those_of_the_reference():
+    random.seed(5)
+    white = [char for char in map(chr, range(sys.maxunicode)) if char.isspace()]
+    pieces = [
+        *white,
+        "\n",
+        "\n",
+        "\n",
+        *"aAzé機😀=;{}():.#$/@'\"_0",
+        "import",
+        "return",
+        "from",
+        "In [",
+        ">>>",
+        "  ",
+        "x = 1",
+        "\0",
+    ]
+    texts = ["".join(random.choices(pieces, k=random.randrange(30))) for _ in range(5000)]
+    assert counted(*texts) == [reference(text, 3) for text in texts]
 
 
 def test_short_lines_never_count():
-    assert list(counted_lines("or\n }", 3)) == []
+    assert counted("or\n }") == [[]]
 
 
 def test_an_index_is_that_of_the_line_in_the_text():
     text = "one line\n\n\ttab\n\nlast line"
-    assert [(index, text.split("\n")[index]) for index, _ in counted_lines(text, 3)] == [
+    assert [(index, text.split("\n")[index]) for index, _ in counted(text)[0]] == [
         (0, "one line"),
         (4, "last line"),
     ]

@@ -3,12 +3,16 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from l3_platform.dedup.minhash import build_duplicate_documents
+from l3_platform.dedup.minhash import pieces
 from l3_platform.dedup.shingles import jaccard, shingles
 from l3_platform.dedup.urls import build_url_versions
-from l3_platform.store import Dataset
+from l3_platform.lineage import Catalog
+from l3_platform.settings import load
+from l3_platform.store import Dataset, Output
 
 
 def text(start: int, end: int) -> str:
@@ -20,8 +24,7 @@ def page(name: str, body: str, day: int = 0) -> dict:
 
 
 def deduplicated(corpus, settings) -> Dataset:
-    versions = corpus.build(build_url_versions, settings, url_policy=corpus.url_policy)
-    return corpus.build(build_duplicate_documents, settings, url_versions=[versions])
+    return corpus.duplicates(settings)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -117,4 +120,61 @@ def test_a_sidecar_of_other_documents_is_refused(corpus, dedup_settings):
     mine, other = corpus([[ORIGINAL]]), corpus([[OTHER]])
     versions = other.build(build_url_versions, dedup_settings(), url_policy=other.url_policy)
     with pytest.raises(Exception, match=re.escape("its doc_ids are not those of")):
-        mine.build(build_duplicate_documents, dedup_settings(), url_versions=[versions])
+        mine.duplicates(dedup_settings(), url_versions=[versions])
+
+
+def test_within_a_language_only_documents_of_it_are_compared(corpus, dedup_settings, id_of):
+    same = [
+        page(name, text(0, 300), day) | {"language": code} for name, day, code in (("a", 1, "en"), ("b", 2, "de"), ("c", 3, "en"))
+    ]
+    for scope, expected in (("global", [2, 2, 2]), ("language", [2, 1, 2])):
+        rows = deduplicated(corpus([same]), dedup_settings(scope=scope)).read().to_pylist()
+        assert [row["cluster"] for row in rows] == [id_of(same[index]) for index in expected]
+
+
+def test_a_new_snapshot_signs_only_its_own_documents(corpus, dedup_settings):
+    grown = corpus(*SPREAD)
+    settings = dedup_settings()
+    old = corpus(SPREAD[0]).signatures(settings)
+    both = grown.signatures(settings)
+    assert both[0].digest == old[0].digest
+    from_old_index = grown.duplicates(settings, document_signatures=[old[0], both[1]])
+    assert from_old_index.digest == deduplicated(corpus(*SPREAD), settings).digest
+
+
+def test_the_lineage_lets_signatures_of_old_snapshots_stand(monkeypatch, tmp_path):
+    monkeypatch.setenv("L3_HOME", str(tmp_path))
+
+    def catalog(*snapshots: str) -> Catalog:
+        return Catalog(load("demo"), snapshots, lambda snapshot: snapshot)
+
+    for stage in ("raw_crawl", "documents"):
+        out = catalog("s1").writer(stage, "s1")
+        out.put("part-00000", Output.annotated(pa.table({"x": [1]})))
+        out.commit(["part-00000"])
+    assert catalog("s1").folder("document_signatures", "s1") == catalog("s1", "s2").folder("document_signatures", "s1")
+
+
+def test_a_component_too_large_for_memory_is_cut_into_pieces(corpus, dedup_settings, monkeypatch):
+    monkeypatch.setattr("l3_platform.dedup.minhash.COMPONENT_MEMBERS", 10)
+    copies = [page(f"p{n}", text(0, 50), n) for n in range(35)]
+    rows = deduplicated(corpus([copies[:20], copies[20:]]), dedup_settings()).read().to_pylist()
+    assert sum(row["representative"] for row in rows) == 4
+    assert max(row["cluster_size"] for row in rows) == 10
+
+
+def test_pieces_are_named_by_their_first_node_and_hold_no_more_than_they_may():
+    labels = np.array([0, 1, 0, 0, 1, 0, 0, 7])
+    assert pieces(labels, 2).tolist() == [0, 1, 0, 3, 1, 3, 6, 7]
+    assert pieces(labels, 100).tolist() == labels.tolist()
+
+
+def test_many_buckets_and_small_batches_change_no_row(corpus, dedup_settings, monkeypatch):
+    pages = [page(f"p{n}", text(n * 9, n * 9 + 200), n) for n in range(24)]
+    whole = deduplicated(corpus([pages[:8], pages[8:12]], [pages[12:]]), dedup_settings())
+    monkeypatch.setattr("l3_platform.dedup.minhash.BUCKET_DOCUMENTS", 5)
+    monkeypatch.setattr("l3_platform.dedup.minhash.BATCH_BYTES", 1)
+    monkeypatch.setattr("l3_platform.dedup.shards.BATCH_BYTES", 1)
+    parted = deduplicated(corpus([pages[:8], pages[8:12]], [pages[12:]]), dedup_settings(buckets=7))
+    assert parted.read().equals(whole.read())
+    assert 0 < whole.manifest.metrics["linked_documents"] == parted.manifest.metrics["linked_documents"]

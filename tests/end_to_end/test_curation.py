@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +189,19 @@ def test_why_of_a_page_never_seen_is_one_sentence_and_a_failure(curated):
     assert told.returncode == 1
     assert (told.stdout + told.stderr).strip().count("\n") == 0
     assert "https://never.example/seen: never seen in this crawl" in told.stdout + told.stderr
+
+
+def test_a_sweep_over_three_settings_answers_in_five_seconds(curated):
+    seconds, told = min((timed_sweep(curated) for _ in range(2)), key=lambda timed: timed[0])
+    assert told.returncode == 0, told.stderr
+    swept = json.loads(told.stdout)
+    assert len(swept["points"]) == 8 and swept["now"]["documents"] == curated.dataset("curation_decisions")["counts"]["kept"]
+    assert all(point["tokens"] > 0 for point in swept["points"])
+    assert seconds < 5.0
+
+
+def timed_sweep(world: World) -> tuple[float, subprocess.CompletedProcess[str]]:
+    variations = ("heuristics.dup_ngram_max=0.1,0.3", "quality.min_score=0.01,0.2", "heuristics.min_words=10,100")
+    started = time.monotonic()
+    told = world.l3("sweep", *variations, "--json")
+    return time.monotonic() - started, told

@@ -1,92 +1,44 @@
 """The verbs: same bytes on any number of workers, resumed after a kill, a bad shard named."""
 
 import functools
-import os
-import signal
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from l3_platform.engine import Counts, Output, map_actors, map_shards, shuffle
-from l3_platform.engine.local import TaskFailed
+from l3_platform.engine import local, map_actors, map_shards, shuffle
+from l3_platform.engine.backend import TaskFailed
 from l3_platform.settings import Engine
-from l3_platform.store import Dataset, Writer, files
+from l3_platform.store import files
+from tests.engine.tasks import (
+    TASKS,
+    Model,
+    always_killed,
+    count_calls,
+    double,
+    keyed,
+    kill_once,
+    refuses,
+    sums,
+    tree,
+    writer,
+)
 
-ONE, FOUR = Engine(workers=1), Engine(workers=4)
-
-
-def writer(folder: Path | str) -> Writer:
-    return Writer(str(folder), asset="numbers", partition="all", code_version="1", settings={}, inputs={})
-
-
-def double(number: int) -> Output:
-    return Output.annotated(pa.table({"x": [2 * number]}))
-
-
-def keyed(number: int) -> pa.Table:
-    return pa.table({"key": [f"k{(number * step) % 7}" for step in range(20)], "value": [number] * 20})
-
-
-def sums(connection) -> Output:
-    table = connection.sql("SELECT key, sum(value)::BIGINT AS total, list(value) AS parts FROM rows GROUP BY key ORDER BY key")
-    return Output(table.to_arrow_table(), Counts.annotated(connection.sql("FROM rows").count("*").fetchall()[0][0]))
+ONE, TWO, EIGHT = Engine(workers=1), Engine(workers=2), Engine(workers=8)
 
 
-def kill_once(flag: str, number: int) -> Output:
-    if number == 3 and not os.path.exists(flag):
-        Path(flag).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return double(number)
-
-
-def always_killed(number: int) -> Output:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return double(number)
-
-
-def refuses(number: int) -> Output:
-    if number == 3:
-        raise ValueError("three is not wanted")
-    return double(number)
-
-
-def count_calls(log: str, number: int) -> Output:
-    with open(log, "a") as stream:
-        stream.write(f"{number}\n")
-    return double(number)
-
-
-class Model:
-    def __init__(self, log: str) -> None:
-        with open(log, "a") as stream:
-            stream.write("loaded\n")
-
-    def __call__(self, number: int) -> Output:
-        return double(number)
-
-
-TASKS = {f"part-{number:05d}": number for number in range(6)}
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def test_one_and_four_workers_give_the_same_bytes(tmp_path):
-    for name, engine in (("one", ONE), ("four", FOUR)):
-        out = writer(tmp_path / name)
+def test_one_two_and_eight_workers_give_the_same_bytes(tmp_path):
+    for name, engine in (("one", ONE), ("two", TWO), ("eight", EIGHT)):
+        out = writer(tmp_path / name / "mapped")
         out.commit(map_shards(double, TASKS, out, engine))
-    assert tree(tmp_path / "one") == tree(tmp_path / "four")
-
-
-def test_a_shuffle_brings_equal_keys_together_in_the_same_bytes(tmp_path):
-    for name, engine in (("one", ONE), ("four", FOUR)):
-        out = writer(tmp_path / name)
+        out = writer(tmp_path / name / "shuffled")
         out.commit(shuffle(keyed, TASKS, "key", 3, sums, out, engine))
-    assert tree(tmp_path / "one") == tree(tmp_path / "four")
-    table = Dataset.open(str(tmp_path / "one")).read()
+        local.shutdown()
+    assert tree(tmp_path / "one") == tree(tmp_path / "two") == tree(tmp_path / "eight")
+
+
+def test_a_shuffle_brings_equal_keys_together(tmp_path):
+    out = writer(tmp_path)
+    table = out.commit(shuffle(keyed, TASKS, "key", 3, sums, out, ONE)).read()
     assert sorted(table["key"].to_pylist()) == [f"k{number}" for number in range(7)]
     assert sum(table["total"].to_pylist()) == 20 * sum(range(6))
 
@@ -101,7 +53,7 @@ def test_a_shuffle_can_send_rows_to_named_shards(tmp_path):
 
 def test_a_killed_worker_costs_nothing(tmp_path):
     out = writer(tmp_path / "set")
-    names = map_shards(functools.partial(kill_once, str(tmp_path / "flag")), TASKS, out, Engine(workers=2))
+    names = map_shards(functools.partial(kill_once, str(tmp_path / "flag")), TASKS, out, TWO)
     assert out.commit(names).read()["x"].to_pylist() == [0, 2, 4, 6, 8, 10]
 
 
@@ -112,6 +64,17 @@ def test_a_shard_that_always_kills_its_worker_is_named_and_the_others_are_kept(t
     assert {"part-00000", "part-00001", "part-00002"} <= out.finished()
 
 
+def test_a_dead_worker_is_told_also_where_there_is_only_one_attempt(tmp_path):
+    with pytest.raises(TaskFailed, match=r"part-00003.*its worker died 1 times"):
+        map_shards(always_killed, TASKS, writer(tmp_path), Engine(workers=1, attempts=1))
+
+
+def test_many_more_tasks_than_workers_are_all_made(tmp_path):
+    out = writer(tmp_path)
+    assert len(map_shards(double, {f"part-{number:05d}": number for number in range(300)}, out, TWO)) == 300
+    assert len(out.finished()) == 300
+
+
 def test_an_error_names_its_shard(tmp_path):
     with pytest.raises(TaskFailed, match="shard part-00003: ValueError: three is not wanted"):
         map_shards(refuses, TASKS, writer(tmp_path), ONE)
@@ -120,7 +83,7 @@ def test_an_error_names_its_shard(tmp_path):
 def test_finished_shards_are_not_made_again(tmp_path):
     out, log = writer(tmp_path / "set"), str(tmp_path / "log")
     out.put("part-00002", double(2))
-    map_shards(functools.partial(count_calls, log), TASKS, out, Engine(workers=2))
+    map_shards(functools.partial(count_calls, log), TASKS, out, TWO)
     assert sorted(Path(log).read_text().split()) == ["0", "1", "3", "4", "5"]
 
 

@@ -2,94 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from l3_platform.dedup.shards import aligned
-from l3_platform.engine import connect
-from l3_platform.mix.curated import build_curated_documents, build_curation_decisions, decide, open_views
-from l3_platform.settings import Curate, Engine, Heuristics, Quality, Settings
-from l3_platform.store import Dataset, Output, Writer
-
-# What an ordinary page scores, by sidecar; a test says only what is different.
-ORDINARY: dict[str, dict[str, Any]] = {
-    "documents": {
-        "snapshot": "demo-1",
-        "url": "",
-        "title": "A title",
-        "text": "Some text.\nOf two lines.",
-        "fetch_time": dt.datetime(2024, 1, 1, tzinfo=dt.UTC),
-    },
-    "url_policy": {"domain": "a.example", "blocked_by": None},
-    "languages": {"language": "en", "score": 0.9},
-    "text_heuristics": {
-        "words": 100,
-        "mean_word_length": 5.0,
-        "symbol_word_ratio": 0.0,
-        "bullet_lines": 0.0,
-        "ellipsis_lines": 0.0,
-        "alpha_words": 0.9,
-        "dup_line_char_fraction": 0.0,
-        "dup_ngram_max": 0.0,
-        "dirty_words": 0.0,
-    },
-    "pii": {"emails": 0, "phones": 0, "ips": 0, "ibans": 0, "cards": 0, "density": 0.0},
-    "url_versions": {"newest": True},
-    "duplicate_documents": {"representative": True},
-    "quality_scores": {"score": 0.8, "code_share": 0.0},
-    "repeated_lines": {"removed_lines": []},
-    "knowledge_domains": {"topic": "physics", "domain_group": "general"},
-}
-TYPES = {
-    "blocked_by": pa.string(),
-    "newest": pa.bool_(),
-    "representative": pa.bool_(),
-    "score": pa.float32(),
-    "code_share": pa.float32(),
-    "removed_lines": pa.list_(pa.int32()),
-    "fetch_time": pa.timestamp("us", "UTC"),
-}
-DECIDED_BY = [name for name in ORDINARY if name not in ("documents", "repeated_lines", "knowledge_domains")]
-CURATED_FROM = ["languages", "repeated_lines", "quality_scores", "knowledge_domains"]
-SETTINGS = Settings(engine=Engine(workers=1))
-
-
-class Corpus:
-    """Pages as `{sidecar: {column: value}}`, each list a shard, in memory."""
-
-    def __init__(self, *shards: list[dict[str, Any]]) -> None:
-        self.folder = f"memory://curated/{uuid.uuid4().hex}"
-        self.datasets = {name: [self._dataset(name, shards)] for name in ORDINARY}
-
-    def _dataset(self, name: str, shards: tuple[list[dict[str, Any]], ...]) -> Dataset:
-        out = self.writer(name, "demo-1")
-        number = 0
-        for shard, pages in enumerate(shards):
-            ids = [uuid.UUID(int=page.get("id", number + place)).bytes for place, page in enumerate(pages)]
-            urls = [{"url": f"https://a.example/{number + page}"} if name == "documents" else {} for page in range(len(pages))]
-            rows = [ORDINARY[name] | url | page.get(name, {}) for url, page in zip(urls, pages, strict=True)]
-            columns = {key: pa.array([row[key] for row in rows], TYPES.get(key)) for key in ORDINARY[name]}
-            doc_id = pa.ExtensionArray.from_storage(pa.uuid(), pa.array(ids, pa.binary(16)))
-            out.put(f"part-{shard:05d}", Output.annotated(pa.table({"doc_id": doc_id, **columns})))
-            number += len(pages)
-        return out.commit([f"part-{shard:05d}" for shard in range(len(shards))])
-
-    def writer(self, asset: str, partition: str = "all") -> Writer:
-        return Writer(f"{self.folder}/{asset}/{partition}", asset, partition, code_version="1", settings={}, inputs={})
-
-    def decisions(self, settings: Settings = SETTINGS) -> Dataset:
-        out = self.writer("curation_decisions")
-        sidecars = {name: self.datasets[name] for name in DECIDED_BY}
-        return out.commit(*build_curation_decisions(self.datasets["documents"], **sidecars, out=out, settings=settings))
-
-    def curated(self) -> Dataset:
-        sidecars = {name: self.datasets[name] for name in CURATED_FROM} | {"curation_decisions": [self.decisions()]}
-        out = self.writer("curated_documents")
-        return out.commit(*build_curated_documents(self.datasets["documents"], **sidecars, out=out, settings=SETTINGS))
+from l3_platform.mix.curated import DECISIONS
+from l3_platform.mix.rules import REASONS
+from l3_platform.settings import Curate, Engine, Languages, Settings
+from tests.mix.corpus import SETTINGS, Corpus
 
 
 def reason(page: dict[str, dict[str, Any]], settings: Settings = SETTINGS) -> str | None:
@@ -101,8 +21,8 @@ BAD: list[tuple[str, dict[str, dict[str, Any]]]] = [
     ("language_score", {"languages": {"score": 0.1}}),
     ("few_words", {"text_heuristics": {"words": 3}}),
     ("many_words", {"text_heuristics": {"words": 1_000_000}}),
-    ("mean_word_length", {"text_heuristics": {"mean_word_length": 1.0}}),
-    ("mean_word_length", {"text_heuristics": {"mean_word_length": 30.0}}),
+    ("short_words", {"text_heuristics": {"mean_word_length": 1.0}}),
+    ("long_words", {"text_heuristics": {"mean_word_length": 30.0}}),
     ("symbol_word_ratio", {"text_heuristics": {"symbol_word_ratio": 0.5}}),
     ("bullet_lines", {"text_heuristics": {"bullet_lines": 0.95}}),
     ("ellipsis_lines", {"text_heuristics": {"ellipsis_lines": 0.5}}),
@@ -110,6 +30,7 @@ BAD: list[tuple[str, dict[str, dict[str, Any]]]] = [
     ("duplicate_lines", {"text_heuristics": {"dup_line_char_fraction": 0.6}}),
     ("duplicate_ngrams", {"text_heuristics": {"dup_ngram_max": 0.6}}),
     ("dirty_words", {"text_heuristics": {"dirty_words": 0.2}}),
+    ("outlier_tokens", {"outlier_tokens": {"kl": 9.0}}),
     ("pii_density", {"pii": {"density": 0.1}}),
     ("url_version", {"url_versions": {"newest": False}, "duplicate_documents": {"representative": None}}),
     ("duplicate", {"duplicate_documents": {"representative": False}}),
@@ -117,9 +38,13 @@ BAD: list[tuple[str, dict[str, dict[str, Any]]]] = [
 ]
 
 
-@pytest.mark.parametrize("expected, page", BAD)
-def test_each_rule_drops_for_its_own_reason(expected, page):
-    assert reason(page) == expected
+def test_each_rule_drops_for_its_own_reason():
+    reasons = Corpus([page for _, page in BAD]).decisions().read()["dropped_by"].to_pylist()
+    assert reasons == [reason for reason, _ in BAD]
+
+
+def test_every_rule_but_those_of_settings_and_of_the_corpus_is_tried_here():
+    assert set(REASONS) - {reason for reason, _ in BAD} == {"language", "pii_domain"}
 
 
 def test_an_ordinary_document_is_kept():
@@ -139,17 +64,21 @@ def test_only_wanted_languages_are_kept():
     assert reason({"languages": {"language": "fr"}}, settings) is None
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
+def test_a_language_may_have_a_threshold_of_its_own():
+    settings = Settings(engine=Engine(workers=1), languages=Languages(min_scores={"de": 0.95}))
+    assert reason({"languages": {"language": "de"}}, settings) == "language_score"
+    assert reason({}, settings) is None and reason({"languages": {"language": "de"}}) is None
+
+
+def test_a_rule_judges_only_what_it_knows():
+    pages = [
         {"languages": {"language": "und", "score": 0.0}},
         {"languages": {"language": "zh"}, "text_heuristics": {"mean_word_length": 1.0}},
         {"languages": {"language": "de"}, "quality_scores": {"score": 0.0}},
         {"quality_scores": {"score": 0.0, "code_share": 0.9}},
-    ],
-)
-def test_a_rule_judges_only_what_it_knows(page):
-    assert reason(page) is None
+        {"outlier_tokens": {"kl": None}},
+    ]
+    assert Corpus(pages).decisions().read()["dropped_by"].null_count == len(pages)
 
 
 def test_a_domain_with_much_personal_data_is_dropped_wherever_its_pages_lie():
@@ -167,24 +96,11 @@ def test_a_domain_of_few_pages_is_not_judged():
 def test_decisions_add_up_to_the_documents():
     counts = Corpus([page for _, page in BAD], [{}, {}]).decisions().manifest.counts
     assert (counts.records_in, counts.kept) == (len(BAD) + 2, 2)
-    assert counts.dropped["mean_word_length"] == 2 and counts.balanced
+    assert counts.dropped == {reason: 1 for reason, _ in BAD} and counts.balanced
 
 
 def test_a_record_that_was_read_twice_has_two_decisions():
     assert Corpus([{"id": 7}, {"id": 7}]).decisions().read().num_rows == 2
-
-
-def test_a_sweep_over_thresholds_is_one_query_each():
-    pages = [{"text_heuristics": {"words": words}, "quality_scores": {"score": words / 100}} for words in (10, 30, 60, 90)]
-    corpus = Corpus(pages[:3], pages[3:])
-    connection = connect(SETTINGS.engine)
-    sidecars = {name: corpus.datasets[name] for name in DECIDED_BY}
-    open_views(connection, aligned(corpus.datasets["documents"], **sidecars).values())
-    kept = [
-        decide(connection, SETTINGS.model_copy(update=update))["dropped_by"].null_count
-        for update in ({}, {"heuristics": Heuristics(min_words=50)}, {"quality": Quality(min_score=0.7)})
-    ]
-    assert kept == [3, 2, 1]
 
 
 def test_kept_documents_lose_repeated_lines_and_personal_data():
@@ -213,3 +129,14 @@ def test_a_curated_document_carries_what_the_mix_needs():
     row = table.to_pylist()[0]
     assert (row["language"], row["topic"], row["domain_group"]) == ("en", "physics", "general")
     assert row["quality"] == pytest.approx(0.8) and row["snapshot"] == "demo-1"
+
+
+def test_a_decision_carries_what_another_one_would_have_to_count_again():
+    with_pii = {"documents": {"text": "Grüße"}, "pii": {"emails": 1}}
+    table = Corpus([with_pii], [{}]).decisions().read()
+    assert table.schema.equals(DECISIONS)
+    assert table.select(["text_bytes", "domain_pages", "domain_pages_with_pii"]).to_pylist()[0] == {
+        "text_bytes": 7,
+        "domain_pages": 2,
+        "domain_pages_with_pii": 1,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import uuid
@@ -11,6 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from l3_platform.quality.classifier import build_classifier
+from l3_platform.quality.questions import Question
+from l3_platform.quality.scores import build_scores
+from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Output, Writer
 
 NUMBERS = itertools.count()
@@ -45,8 +50,16 @@ class Corpus:
     def writer(self, asset: str, partition: str = "all") -> Writer:
         return Writer(f"{self.folder}/{asset}/{partition}", asset, partition, code_version="1", settings={}, inputs={})
 
-    def build(self, stage: Callable[..., Any], settings: Any, **inputs: Sequence[Dataset]) -> Dataset:
-        out = self.writer(stage.__name__.removeprefix("build_"))
+    def classifier(self, question: Question, settings: Settings) -> Dataset:
+        sidecars = {"url_versions": self.url_versions, "duplicate_documents": self.duplicate_documents}
+        return self.build(f"{question.name}_classifier", functools.partial(build_classifier, question), settings, **sidecars)
+
+    def scores(self, question: Question, settings: Settings, classifier: Dataset) -> Dataset:
+        stage = functools.partial(build_scores, question, classifier=[classifier])
+        return self.build(f"{question.name}_scores", stage, settings)
+
+    def build(self, name: str, stage: Callable[..., Any], settings: Settings, **inputs: Sequence[Dataset]) -> Dataset:
+        out = self.writer(name)
         names, metrics = stage(documents=self.documents, **inputs, out=out, settings=settings)
         return out.commit(names, metrics)
 

@@ -1,30 +1,31 @@
-"""The classifier: labels of two kinds, held-out scores, one file on every run."""
+"""The classifier: labels of several kinds, held-out scores, one file on every run."""
 
-import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from l3_platform.dedup.shards import aligned
-from l3_platform.quality.annotators import FileLabels, LabelsError, SimulatedReferences
-from l3_platform.quality.classifier import MODEL_FILE, build_quality_classifier, roc_auc, sample, smallest
-from l3_platform.settings import Engine, Quality, Settings
+from l3_platform.quality import fasttext_model
+from l3_platform.quality.annotators import LabelsError
+from l3_platform.quality.fasttext_model import FastText
+from l3_platform.quality.learners import LearnerError
+from l3_platform.quality.questions import CODE, QUALITY
+from l3_platform.quality.sample import sample, smallest
+from l3_platform.quality.simulated import RULES
+from l3_platform.settings import Annotator, Classifier, Engine, Quality, Settings
 from l3_platform.store import files
+from tests.quality.model_server import serve
+
+MODEL_FILE = "quality.bin"
 
 
-def settings(workers: int = 1, **quality) -> Settings:
-    return Settings(quality=Quality(**quality), engine=Engine(workers=workers))
-
-
-def classifier(corpus, **quality):
-    sidecars = {"url_versions": corpus.url_versions, "duplicate_documents": corpus.duplicate_documents}
-    return corpus.build(build_quality_classifier, settings(**quality), **sidecars)
+def settings(**quality) -> Settings:
+    return Settings(quality=Quality(**quality), engine=Engine(workers=1))
 
 
 @pytest.fixture(scope="module")
 def trained(corpus, labelled_pages):
     pages = labelled_pages(200)
-    return classifier(corpus(pages[:90], pages[90:]))
+    return corpus(pages[:90], pages[90:]).classifier(QUALITY, settings())
 
 
 def test_held_out_documents_are_told_apart(trained):
@@ -42,26 +43,43 @@ def test_every_labelled_document_has_a_score_of_a_model_that_did_not_see_it(trai
     assert sorted(set(table["fold"].to_pylist())) == [0, 1, 2]
 
 
+def test_the_calibration_covers_every_held_out_score(trained):
+    metrics = trained.manifest.metrics
+    assert sum(row["documents"] for row in metrics["calibration"]) == 200 == metrics["referenced"] + metrics["other"]
+    assert 0.0 <= metrics["calibration_error"] < 0.25
+
+
 def test_the_model_is_the_same_bytes_on_every_run_and_small(trained, corpus, labelled_pages):
     pages = labelled_pages(200)
-    again = classifier(corpus(pages[:90], pages[90:]))
+    again = corpus(pages[:90], pages[90:]).classifier(QUALITY, settings())
     model = files.read(trained.file(MODEL_FILE))
     assert files.read(again.file(MODEL_FILE)) == model and len(model) < 10_000_000
 
 
-def sampled(corpus, quota: int) -> pa.Table:
+def sampled(corpus, quota: int, question=QUALITY) -> pa.Table:
     sidecars = {"url_versions": corpus.url_versions, "duplicate_documents": corpus.duplicate_documents}
     beside = aligned(corpus.documents, **sidecars).values()
-    parts = [sample(shards, SimulatedReferences(), quota=1000).table for shards in beside]
-    return smallest(pa.concat_tables(parts), quota)
+    learner = FastText(question, 4, 1)
+    return smallest(
+        pa.concat_tables([sample(shards, question, RULES[question.name], learner, 1000).table for shards in beside]), quota
+    )
 
 
-def test_copies_take_no_part(corpus, labelled_pages, id_of):
+def test_copies_and_texts_without_words_take_no_part(corpus, labelled_pages, id_of):
     pages = labelled_pages(20)
     pages[0] |= {"representative": False}
     pages[1] |= {"newest": False, "representative": None}
+    pages[2] |= {"text": " \n"}
+    pages[3] |= {"text": None}
     ids = sampled(corpus(pages), 100)["doc_id"].to_pylist()
-    assert sorted(ids) == sorted(id_of(page) for page in pages[2:])
+    assert sorted(ids) == sorted(id_of(page) for page in pages[4:])
+
+
+def test_pages_of_code_are_asked_about_code_only(corpus, labelled_pages, id_of):
+    code = {"url": "https://code-docs.example/", "text": "import os\ndef f(x):\n    return x\nfor i in y:\n    f(i)\n"}
+    pages = [*labelled_pages(9), code]
+    assert id_of(code) not in sampled(corpus(pages), 100)["doc_id"].to_pylist()
+    assert id_of(code) in sampled(corpus(pages), 100, CODE)["doc_id"].to_pylist()
 
 
 def test_the_sample_is_bounded_and_does_not_depend_on_shards(corpus, labelled_pages):
@@ -75,70 +93,85 @@ def test_labels_can_come_from_a_file(corpus, labelled_pages, tmp_path):
     pages = labelled_pages(60)
     rows = [f"{page['url']},{int('shop' in page['url'])}" for page in pages[:50]]
     (tmp_path / "labels.csv").write_text("\n".join(["url,label", *rows]))
-    dataset = classifier(corpus(pages), labels=str(tmp_path / "labels.csv"))
-    metrics = dataset.manifest.metrics
+    metrics = corpus(pages).classifier(QUALITY, settings(labels=str(tmp_path / "labels.csv"))).manifest.metrics
     assert (metrics["labels"], metrics["simulated"]) == ("file: labels.csv", False)
     assert metrics["referenced"] + metrics["other"] == 50
 
 
-def test_labels_can_be_by_doc_id(corpus, labelled_pages, id_of, tmp_path):
-    pages = labelled_pages(3)
-    (tmp_path / "labels.csv").write_text(f"doc_id,label\n{id_of(pages[1])},1\n")
-    table = corpus(pages).documents[0].read()
-    assert FileLabels(str(tmp_path / "labels.csv")).label(table).to_pylist() == [None, True, None]
+def test_labels_can_come_from_a_model_behind_http_and_their_cost_is_told(corpus, labelled_pages, monkeypatch, tmp_path):
+    monkeypatch.setenv("L3_HOME", str(tmp_path))
+    pages = labelled_pages(60)
+    with serve(lambda document: "unsure" if "trouble" in document else "yes" if "parameter" in document else "no") as server:
+        pages[0]["text"] = "trouble with the axis"
+        asks = settings(labels="endpoint").model_copy(update={"annotator": Annotator(url=server.url, model="judge")})
+        first = corpus(pages[:20], pages[20:]).classifier(QUALITY, asks).manifest.metrics
+        again = corpus(pages[:20], pages[20:]).classifier(QUALITY, asks).manifest.metrics
+        assert len(server.requests) == 60
+    assert (first["labels"], first["simulated"], first["asked"]) == ("endpoint: judge", False, 60)
+    assert (first["unanswered"], first["prompt_tokens"], first["completion_tokens"]) == ({"malformed": 1}, 6000, 120)
+    assert first["referenced"] + first["other"] == 59
+    assert again == first
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("address,label\nx,1\n", "it needs `url` or `doc_id`, and `label`"),
-        ("url,label\nx,perhaps\n", "line 2: label 'perhaps' is neither 1 nor 0"),
-    ],
-)
-def test_a_bad_label_file_is_one_sentence(tmp_path, content, message):
-    (tmp_path / "labels.csv").write_text(content)
-    with pytest.raises(LabelsError, match=message):
-        FileLabels(str(tmp_path / "labels.csv")).label(pa.table({"url": ["x"], "doc_id": ["1"]}))
-
-
-def test_a_missing_label_file_is_named(tmp_path):
-    with pytest.raises(LabelsError, match=r"there is no file .*absent\.csv"):
-        FileLabels(str(tmp_path / "absent.csv")).label(pa.table({"url": ["x"]}))
-
-
-@pytest.mark.parametrize(
-    "url, referenced",
-    [
-        ("https://en.wikipedia.org/wiki/Graph", True),
-        ("https://numpy-docs.example/a/b.html", True),
-        ("https://cs.stanford.edu/notes", True),
-        ("https://shop.example/docs-bag", True),
-        ("https://blog.example/how-to/wiki-style", False),
-        ("https://ask-library.example/questions/1", False),
-    ],
-)
-def test_the_simulated_rule_reads_host_and_first_folder(url, referenced):
-    assert SimulatedReferences().label(pa.table({"url": [url]})).to_pylist() == [referenced]
+def test_a_costly_annotator_is_asked_about_the_sample_and_no_more(corpus, labelled_pages, monkeypatch, tmp_path):
+    monkeypatch.setenv("L3_HOME", str(tmp_path))
+    pages = labelled_pages(100)
+    with serve(lambda document: "yes" if "parameter" in document else "no") as server:
+        asks = settings(labels="endpoint", sample_documents=30)
+        asks = asks.model_copy(update={"annotator": Annotator(url=server.url, model="judge")})
+        metrics = corpus(pages[:50], pages[50:]).classifier(QUALITY, asks).manifest.metrics
+        assert len(server.requests) == 30 == metrics["asked"]
 
 
 def test_labels_of_one_kind_only_are_refused(corpus, labelled_pages):
     shop = [page for page in labelled_pages(60) if "shop" in page["url"]]
     with pytest.raises(LabelsError, match=r"0 of .* are labelled referenced by simulated"):
-        classifier(corpus(shop))
+        corpus(shop).classifier(QUALITY, settings())
+
+
+def test_a_question_that_nothing_answers_names_its_own_settings(corpus, labelled_pages):
+    with pytest.raises(LabelsError, match=r"0 of 9 .* labelled code by simulated.*: give code\.labels, or .* code\.model"):
+        corpus(labelled_pages(9)).classifier(CODE, settings())
+
+
+def test_no_documents_at_all_are_too_few(corpus):
+    with pytest.raises(LabelsError, match=r"0 of 0 sampled documents are labelled referenced"):
+        corpus([]).classifier(QUALITY, settings())
 
 
 def test_a_given_model_is_used_instead(trained, corpus, labelled_pages, tmp_path):
     (tmp_path / "mine.bin").write_bytes(files.read(trained.file(MODEL_FILE)))
-    dataset = classifier(corpus(labelled_pages(3)), model=str(tmp_path / "mine.bin"))
+    dataset = corpus(labelled_pages(3)).classifier(QUALITY, settings(model=str(tmp_path / "mine.bin")))
     assert files.read(dataset.file(MODEL_FILE)) == (tmp_path / "mine.bin").read_bytes()
 
 
 def test_a_given_model_that_is_missing_is_named(corpus, labelled_pages):
-    with pytest.raises(LabelsError, match=r"there is no file absent\.bin; give a fastText model"):
-        classifier(corpus(labelled_pages(3)), model="absent.bin")
+    with pytest.raises(LabelsError, match=r"quality\.model: there is no file .*absent\.bin; give a trained model"):
+        corpus(labelled_pages(3)).classifier(QUALITY, settings(model="absent.bin"))
 
 
-def test_roc_auc_is_that_of_scikit_learn():
-    random = np.random.default_rng(1)
-    truth, scores = random.random(500) < 0.3, np.round(random.random(500), 1)
-    assert roc_auc(truth, scores) == pytest.approx(roc_auc_score(truth, scores))
+def test_a_given_model_of_another_question_is_refused(trained, corpus, labelled_pages, tmp_path):
+    (tmp_path / "mine.bin").write_bytes(files.read(trained.file(MODEL_FILE)))
+    other = Settings(code=Classifier(model=str(tmp_path / "mine.bin")))
+    with pytest.raises(LearnerError, match=r"the code model has labels .*; it needs __label__code"):
+        corpus(labelled_pages(3)).classifier(CODE, other)
+
+
+def test_a_file_that_is_no_model_is_refused(corpus, labelled_pages, tmp_path):
+    (tmp_path / "mine.bin").write_bytes(b"not a model")
+    with pytest.raises(LearnerError, match=r"quality\.model: not a fastText model"):
+        corpus(labelled_pages(3)).classifier(QUALITY, settings(model=str(tmp_path / "mine.bin")))
+
+
+def test_where_fasttext_meets_nan_smaller_steps_are_tried(monkeypatch):
+    monkeypatch.setattr(fasttext_model, "LEARNING_RATES", (1e6, 0.5))
+    model = FastText(QUALITY, 4, 5)
+    texts, labels = ["a b c d e f"] * 20 + ["u v w x y z"] * 20, [True] * 20 + [False] * 20
+    scores = model.load(model.train(texts, labels)).probabilities(["a b c", "x y z"])
+    assert scores[0] > 0.5 > scores[1]
+
+
+def test_where_fasttext_learns_nothing_its_own_words_are_told(monkeypatch):
+    monkeypatch.setattr(fasttext_model, "LEARNING_RATES", (1e6,))
+    with pytest.raises(LearnerError, match=r"could not learn from 40 texts \(.*NaN.*\); give it more documents \(quality\.sample"):
+        FastText(QUALITY, 4, 5).train(["a b c d e f"] * 20 + ["u v w x y z"] * 20, [True] * 20 + [False] * 20)

@@ -92,7 +92,7 @@ def test_rows_lie_beside_their_documents(corpus, id_of):
         {"url": "https://c.example", "text": PYTHON},
     ]
     made = corpus(pages[:2], [], pages[2:])
-    dataset = made.build(build_knowledge_domains, Settings(engine=Engine(workers=1)), languages=made.languages)
+    dataset = made.build("knowledge_domains", build_knowledge_domains, Settings(engine=Engine(workers=1)), languages=made.languages)
     rows = dataset.read().to_pylist()
     assert [row["doc_id"] for row in rows] == [id_of(page) for page in pages]
     assert [row["domain_group"] for row in rows] == ["general", "multilingual", "code"]

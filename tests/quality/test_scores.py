@@ -3,28 +3,23 @@
 import numpy as np
 import pytest
 
-from l3_platform.quality.classifier import build_quality_classifier
-from l3_platform.quality.scores import build_quality_scores, decile_edges
+from l3_platform.quality.questions import QUALITY
+from l3_platform.quality.scores import decile_edges
 from l3_platform.settings import Engine, Settings
-from l3_platform.store import Dataset
 
 SETTINGS = Settings(engine=Engine(workers=1))
 
 
-def scored(corpus) -> Dataset:
-    sidecars = {"url_versions": corpus.url_versions, "duplicate_documents": corpus.duplicate_documents}
-    model = corpus.build(build_quality_classifier, SETTINGS, **sidecars)
-    return corpus.build(build_quality_scores, SETTINGS, quality_classifier=[model])
-
-
 @pytest.fixture(scope="module")
 def pages(labelled_pages):
-    return [*labelled_pages(120), {"url": "https://empty.example", "text": ""}]
+    strange = [{"url": "https://empty.example", "text": ""}, {"url": "https://null.example", "text": None}]
+    return [*labelled_pages(120), *strange, {"url": "https://signs.example", "text": "§ \x00 \n ¶"}]
 
 
 @pytest.fixture(scope="module")
 def dataset(corpus, pages):
-    return scored(corpus(pages[:50], [], pages[50:]))
+    made = corpus(pages[:50], [], pages[50:])
+    return made.scores(QUALITY, SETTINGS, made.classifier(QUALITY, SETTINGS))
 
 
 def test_scores_lie_beside_their_documents(dataset, pages, id_of):
@@ -33,14 +28,15 @@ def test_scores_lie_beside_their_documents(dataset, pages, id_of):
 
 
 def test_documentation_scores_above_a_shop(dataset, pages):
-    scores = dataset.read()["score"].to_numpy()[:-1]
-    docs = np.array(["docs" in page["url"] for page in pages[:-1]])
+    scores = dataset.read()["score"].to_numpy()[:120]
+    docs = np.array(["docs" in page["url"] for page in pages[:120]])
     assert scores[docs].mean() > 0.8 and scores[~docs].mean() < 0.2
 
 
-def test_a_score_is_a_probability(dataset):
+def test_a_score_is_a_probability_and_nothing_to_read_scores_nothing(dataset):
     scores = dataset.read()["score"].to_numpy()
     assert scores.min() >= 0.0 and scores.max() <= 1.0
+    assert scores[120:122].tolist() == [0.0, 0.0]
 
 
 def test_a_row_names_the_model_that_scored_it(dataset):

@@ -16,7 +16,7 @@ from l3_platform.crawl.sources import CrawlError, Fetched, WarcFile
 from l3_platform.settings import Crawl
 from l3_platform.store import files
 
-VERSION = "1"  # of the generator: change it when the same environment gives other bytes
+VERSION = "2"  # of the generator: change it when the same environment gives other bytes
 
 
 class DemoSource:

@@ -10,6 +10,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from html import escape
+from string import ascii_letters, ascii_lowercase, digits
 from typing import TYPE_CHECKING
 
 from l3_platform.crawl.demo.builder import SYNTHETIC, Builder
@@ -135,6 +136,24 @@ def log_dumps(web: Builder, count: int) -> list[Page]:
             )
         placed = _placed(site, "logs", f"Log of {service}, day {number + 1}", f"{service}-{number}")
         pages.append(_page(web, placed, f"<pre>{chr(10).join(lines)}</pre>", Truth("log_dump", "text_heuristics", "drop")))
+    return pages
+
+
+def token_dumps(web: Builder, count: int) -> list[Page]:
+    """Keys, digests and random names, none of them twice: what gives them away is only that nobody else says them."""
+    site = Site("paste-bin.example", "Pastes", "plain", PLAIN)
+    pages = []
+    for number in range(count):
+        letters = pick(("0123456789abcdef", ascii_lowercase, ascii_letters + digits), "letters", number)
+        lines = []
+        for line in range(20 + number % 30):
+            tokens = []
+            for i in range(12):
+                size = 6 + int(6 * draw("token", number, line, i))
+                tokens.append("".join(pick(letters, "sign", number, line, i, place) for place in range(size)))
+            lines.append(f"<p>{' '.join(tokens)}</p>")
+        placed = _placed(site, "pastes", f"Paste number {number + 1}", f"paste-{number}")
+        pages.append(_page(web, placed, "\n".join(lines), Truth("token_dump", "outlier_tokens", "drop")))
     return pages
 
 

@@ -60,6 +60,7 @@ def _planted(web: Builder, pages: int) -> list[Page]:
         *synthetic.contact_lists(web, count(0.008)),
         *synthetic.spam(web, count(0.008)),
         *synthetic.log_dumps(web, count(0.008)),
+        *synthetic.token_dumps(web, count(0.006)),
         *synthetic.foreign_pages(web, count(0.020, at_least=2)),
         *synthetic.wrong_charsets(web, count(0.008, at_least=2)),
         *synthetic.noise(web, count(0.020, at_least=4)),

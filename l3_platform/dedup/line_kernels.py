@@ -1,0 +1,139 @@
+"""The lines of a batch of texts, compiled by numba, without the GIL: where each begins and ends, what it may be, its hash.
+
+A line is what `text.split("\\n")` gives, stripped as `str.strip` does; a paragraph is a run of lines that are not blank.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from l3_platform.dedup.kernels import ZERO, code_point, hash_span, mix
+
+PROMPT, MAYBE_CODE = np.uint8(1), np.uint8(2)
+
+_jit = njit(nogil=True, cache=True)
+
+
+@_jit
+def find_lines(data, offsets, keywords, kind, document, index, start, end, chars, stripped_chars, paragraph):
+    """Fills one entry a line that is not blank; returns how many, which is at most one more a text than it has line ends.
+
+    `start` and `end` are bytes of `data`, stripped; `chars` counts the whole line in characters. `paragraph` numbers the
+    paragraphs of all texts. `kind` is PROMPT where the line begins as only code does, MAYBE_CODE where `code.is_code` may say yes;
+    `keywords` are the sorted beginnings of lines of code, as `first_letters` makes them.
+    """
+    count, paragraphs = 0, -1
+    for d in range(len(offsets) - 1):
+        at, number, blank = offsets[d], 0, True
+        while at <= offsets[d + 1]:
+            stop = at
+            while stop < offsets[d + 1] and data[stop] != 10:
+                stop += 1
+            left, right = strip(data, at, stop)
+            if left == right:
+                blank = True
+            else:
+                paragraphs += blank
+                blank = False
+                document[count], index[count], paragraph[count] = d, number, paragraphs
+                start[count], end[count] = left, right
+                stripped_chars[count] = characters(data, left, right)
+                chars[count] = stripped_chars[count] + characters(data, at, left) + characters(data, right, stop)
+                kind[count] = kind_of(data, at, stop, right, keywords)
+                count += 1
+            at = stop + 1
+            number += 1
+    return count
+
+
+@_jit
+def hash_lines(data, start, end, seed, keys):
+    """Fills keys [lines] with a hash of each line's bytes, its length and its seed."""
+    for i in range(len(keys)):
+        keys[i] = mix(hash_span(data, start[i], end[i], seed[i]), np.uint64(end[i] - start[i]), ZERO)
+
+
+@_jit
+def strip(data, start, end):
+    """Bounds of data[start:end] without the white space around it."""
+    while start < end:
+        point, size = code_point(data, start, end)
+        if not is_white(point):
+            break
+        start += size
+    while end > start:
+        last = end - 1
+        while last > start and data[last] & 0xC0 == 0x80:
+            last -= 1
+        if not is_white(code_point(data, last, end)[0]):
+            break
+        end = last
+    return start, end
+
+
+@_jit
+def is_white(point):
+    """What `str.isspace` says of a code point."""
+    if point < 0x80:
+        return point == 32 or 9 <= point <= 13 or 28 <= point <= 31
+    return (
+        point in (0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)  # spaces and line ends outside ASCII
+        or 0x2000 <= point <= 0x200A
+    )
+
+
+@_jit
+def characters(data, start, end):
+    found = 0
+    for i in range(start, end):
+        found += data[i] & 0xC0 != 0x80
+    return found
+
+
+@_jit
+def kind_of(data, start, end, right, keywords):
+    """PROMPT, MAYBE_CODE, both or neither: MAYBE_CODE leaves out only what no alternative of `code._CODE_LINE` can match."""
+    first, last = data[start], data[end - 1]
+    if begins(data, start, end, 62, 62, 62) or first == 9 or begins(data, start, end, 32, 32, 0):  # `>>>`, tab, two spaces
+        return PROMPT | MAYBE_CODE
+    if begins(data, start, end, 73, 110, 32) and start + 3 < end and data[start + 3] == 91:  # `In [`
+        return PROMPT | MAYBE_CODE
+    if first == 35 or first == 36 or first == 47 or first == 64 or first == 123 or first == 125:  # # $ / @ { }
+        return MAYBE_CODE
+    if (first <= 32 or first >= 128) and is_white(code_point(data, start, end)[0]):
+        return MAYBE_CODE
+    if begins(data, start, end, 46, 46, 46) or begins(data, start, end, 34, 34, 34):  # `...`, three quotation marks
+        return MAYBE_CODE
+    if last == 58 or last == 41 or ends_code(data[right - 1]):  # `:` `)`
+        return MAYBE_CODE
+    for i in range(start, end):
+        if data[i] == 61:  # `=`
+            return MAYBE_CODE
+    word = first_letters(data, start, end)
+    at = np.searchsorted(keywords, word)
+    return MAYBE_CODE if at < len(keywords) and keywords[at] == word else np.uint8(0)
+
+
+@_jit
+def begins(data, start, end, first, second, third):
+    """Whether a line begins with these two bytes, or three where `third` is not 0."""
+    if start + 2 > end or data[start] != first or data[start + 1] != second:
+        return False
+    return third == 0 or (start + 2 < end and data[start + 2] == third)
+
+
+@_jit
+def ends_code(byte):
+    return byte == 59 or byte == 123 or byte == 125  # ; { }
+
+
+@_jit
+def first_letters(data, start, end):
+    """Up to eight small ASCII letters that a line begins with, as one number."""
+    word = ZERO
+    for i in range(start, min(start + 8, end)):
+        if not 97 <= data[i] <= 122:
+            break
+        word = word << np.uint64(8) | np.uint64(data[i])
+    return word

@@ -1,0 +1,185 @@
+"""Two gradient-boosted forests that say which blocks are content, walked by a kernel. Training them is `train`'s work.
+
+The first sees a block and its surroundings; the second sees the same and what the first said of the neighbours, of the
+containers and of blocks with the same tags and classes. What is chosen is the set of blocks with the largest expected F1 against
+the unknown truth: blocks in order of probability, up to where the next would cost more precision than it wins recall (Lipton
+et al. 2014).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from io import BytesIO
+
+import numpy as np
+
+from l3_platform.extract import markup as m
+from l3_platform.extract import scan as s
+from l3_platform.extract import tags as t
+from l3_platform.extract import words as w
+from l3_platform.extract.features import FEATURES, same_kind
+
+SECOND = 27
+WEIGHTS = "content.npz"
+
+_STEPS = (-4, -3, -2, -1, 1, 2, 3, 4)
+_REACH = (3, 8, 20)
+_LEVELS = 6
+_ABREAST = 8
+_CODE_REACH = 3
+_PRE = t.TAG_ID["pre"]
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Trees in one array of nodes; the right child follows the left one. A leaf is its own left child, to which every row goes."""
+
+    roots: np.ndarray  # int32 [trees]
+    depths: np.ndarray  # int32 [trees]
+    column: np.ndarray  # int16 [nodes]
+    threshold: np.ndarray  # float32 [nodes]: left where x <= threshold
+    child: np.ndarray  # int32 [nodes], the left one
+    leaf: np.ndarray  # float32 [nodes], log odds
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Float32 [rows] of x, float32 [rows, columns]."""
+        return _walk(x, self.roots, self.depths, self.column, self.threshold, self.child, self.leaf)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All that is learned: weights of words and of class names as tables of hashes, and the forests."""
+
+    words: tuple[np.ndarray, np.ndarray]
+    names: tuple[np.ndarray, np.ndarray]
+    first: Forest
+    second: Forest
+
+
+@cache
+def shipped() -> Weights:
+    """The weights beside this file, made by `python -m l3_platform.extract.train`."""
+    with np.load(BytesIO(files("l3_platform.extract").joinpath(WEIGHTS).read_bytes())) as arrays:
+        first, second = (
+            Forest(*(arrays[f"{name}_{field}"] for field in Forest.__dataclass_fields__)) for name in ("first", "second")
+        )
+        return Weights((arrays["word_keys"], arrays["word_weights"]), (arrays["name_keys"], arrays["name_weights"]), first, second)
+
+
+def content(x: np.ndarray, blocks: np.ndarray, boxes: np.ndarray, words: np.ndarray, weights: Weights) -> np.ndarray:
+    """Which blocks are content, bool [blocks]. `x` is what `features` gives, float32 [blocks, FEATURES]."""
+    if not len(blocks):
+        return np.zeros(0, np.bool_)
+    again = second_look(x, weights.first.probabilities(x), blocks, boxes, words)
+    chosen = best_set(weights.second.probabilities(again), words)[0]
+    for i in np.flatnonzero(boxes[blocks[:, s.CONTAINER], s.TAG] == _PRE):  # code goes with the text around it
+        chosen[i] |= chosen[max(0, i - _CODE_REACH) : i + _CODE_REACH + 1].any()
+    return chosen
+
+
+@m.jit
+def best_set(probability, words):
+    """The blocks that make the largest expected F1 of words, bool [blocks], and that F1."""
+    n = len(probability)
+    order = np.argsort(-probability, kind="mergesort")
+    truth = 0.0
+    for i in range(n):
+        truth += probability[i] * words[i, w.WORDS]
+    right = taken = best = 0.0
+    count = 0
+    for k in range(n):
+        i = order[k]
+        right += probability[i] * words[i, w.WORDS]
+        taken += words[i, w.WORDS]
+        score = 2 * right / max(1e-9, taken + truth)
+        if score > best:
+            best, count = score, k + 1
+    chosen = np.zeros(n, np.bool_)
+    for k in range(count):
+        chosen[order[k]] = True
+    return chosen, best
+
+
+@m.jit
+def second_look(x, probability, blocks, boxes, words):
+    """`x` and beside it SECOND columns of what the first forest said: float32 [blocks, FEATURES + SECOND]."""
+    n = len(blocks)
+    out = np.zeros((n, FEATURES + SECOND), np.float32)
+    sums = np.zeros((n + 1, 2), np.float64)  # words, and words times probability
+    for i in range(n):
+        size = words[i, w.WORDS] + 0.5
+        sums[i + 1, 0] = sums[i, 0] + size
+        sums[i + 1, 1] = sums[i, 1] + size * probability[i]
+    near, n_near = same_kind(blocks, boxes, 2)
+    alike, n_alike = same_kind(blocks, boxes, 1)
+    of_near, of_alike = np.zeros((n_near, 4)), np.zeros((n_alike, 2))
+    highest = np.zeros(n + 1, np.float32)  # from the end
+    for i in range(n - 1, -1, -1):
+        size = words[i, w.WORDS] + 0.5
+        of_near[near[i], 0] += size
+        of_near[near[i], 1] += size * probability[i]
+        of_near[near[i], 2] += 1
+        of_near[near[i], 3] += probability[i]
+        of_alike[alike[i], 0] += size
+        of_alike[alike[i], 1] += size * probability[i]
+        highest[i] = max(highest[i + 1], probability[i])
+    _, expected = best_set(probability, words)
+    so_far = np.float32(0)
+    for i in range(n):
+        out[i, :FEATURES] = x[i]
+        at = FEATURES
+        out[i, at] = probability[i]
+        for step in _STEPS:
+            at += 1
+            out[i, at] = probability[i + step] if 0 <= i + step < n else -1
+        for reach in _REACH:
+            at += 1
+            low, high = max(0, i - reach), min(n, i + reach + 1)
+            out[i, at] = (sums[high, 1] - sums[low, 1]) / (sums[high, 0] - sums[low, 0])
+        box = blocks[i, s.CONTAINER]
+        for _ in range(_LEVELS):
+            at += 1
+            first, last = boxes[box, s.FIRST], boxes[box, s.LAST]
+            out[i, at] = (sums[last, 1] - sums[first, 1]) / max(0.5, sums[last, 0] - sums[first, 0])
+            if boxes[box, s.PARENT] >= 0:
+                box = boxes[box, s.PARENT]
+        so_far = max(so_far, probability[i])
+        out[i, at + 1] = of_near[near[i], 1] / of_near[near[i], 0]
+        out[i, at + 2] = of_near[near[i], 3] / of_near[near[i], 2]
+        out[i, at + 3] = of_alike[alike[i], 1] / of_alike[alike[i], 0]
+        out[i, at + 4] = expected
+        out[i, at + 5] = probability[i] / max(0.05, expected)
+        out[i, at + 6] = sums[n, 1] / sums[n, 0]
+        out[i, at + 7] = np.log1p(sums[n, 1])
+        out[i, at + 8] = sums[i, 1] / max(1e-3, sums[n, 1])
+        out[i, at + 9] = max(so_far, highest[i]) - min(so_far, highest[i])
+    return out
+
+
+@m.jit
+def _walk(x, roots, depths, column, threshold, child, leaf):
+    """_ABREAST rows at a time, their columns side by side: no branches, and the waits for memory overlap."""
+    n, columns = x.shape
+    out = np.zeros(n, np.float32)
+    side = np.zeros(columns * _ABREAST, np.float32)
+    nodes = np.zeros(_ABREAST, np.int32)
+    for first in range(0, n, _ABREAST):
+        rows = min(_ABREAST, n - first)
+        for r in range(rows):
+            for k in range(columns):
+                side[k * _ABREAST + r] = x[first + r, k]
+        for tree in range(len(roots)):
+            for r in range(_ABREAST):
+                nodes[r] = roots[tree]
+            for _ in range(depths[tree]):
+                for r in range(_ABREAST):
+                    node = np.uint64(nodes[r])
+                    value = side[np.uint64(column[node]) * np.uint64(_ABREAST) + np.uint64(r)]
+                    nodes[r] = child[node] + np.int32(value > threshold[node])
+            for r in range(rows):
+                out[first + r] += leaf[nodes[r]]
+    for i in range(n):
+        out[i] = 1 / (1 + np.exp(-out[i]))
+    return out

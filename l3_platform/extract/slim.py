@@ -1,0 +1,217 @@
+"""A page's source without what extraction never reads, before it is parsed: code of scripts, styles, comments, most attributes.
+
+Those are two thirds of the bytes of a page, and the parser, its serialiser and the scan would each go through them. The same
+pass bounds what the parser will have to do with the rest, for `guard`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from l3_platform.extract import markup as m
+from l3_platform.extract import tags as t
+
+_FORMATTING, _IMPLIED, _VOID, _RAW, _CUT, _META, _SOURCED, _LAST, _FOREIGN, _BLOCK, _DROP = (1 << i for i in range(11))
+_ALWAYS, _STYLE, _CONTENT, _SRC = 1, 2, 3, 4
+_MAX_SRC = 2000  # bytes: longer ones hold the image itself
+
+_FORMATTING_TAGS = ("b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u")
+_IMPLIED_TAGS = ("p", "li", "dt", "dd", "option", "tr", "td", "th", "tbody", "thead", "tfoot", "path", "use")
+_KINDS: dict[str, int] = {name: _FORMATTING for name in _FORMATTING_TAGS} | {name: _IMPLIED for name in _IMPLIED_TAGS}
+_KINDS |= {name: _BLOCK | _KINDS.get(name, 0) for name, i in t.TAG_ID.items() if t.TAG_BITS[i] & t.BLOCK}
+_KINDS |= {t.TAGS[i]: _VOID for i in np.flatnonzero(t.TAG_BITS & t.VOID)}
+_KINDS |= dict.fromkeys(("title", "textarea", "xmp", "iframe", "noembed", "noframes"), _RAW)
+_KINDS |= {
+    "script": _RAW | _CUT | _SOURCED,
+    "style": _RAW | _CUT,
+    "meta": _VOID | _META,
+    "img": _VOID | _SOURCED,
+    "plaintext": _LAST,
+}
+_KINDS |= {"svg": _FOREIGN | _RAW | _CUT, "math": _FOREIGN} | dict.fromkeys(
+    ("link", "source", "base", "track", "wbr", "input"), _VOID | _DROP
+)
+_TAGS = t.table({t.fnv(name): kind for name, kind in _KINDS.items()})
+_NAMES = (
+    "class", "id", "itemprop", "itemtype", "data-testid", "hidden", "role", "aria-hidden", "type", "property", "alt", "encoding",
+    "alttext", "display", "open", "close",
+)  # fmt: skip
+_ATTRIBUTES = t.table(
+    {t.fnv(name): _ALWAYS for name in _NAMES} | {t.fnv("style"): _STYLE, t.fnv("content"): _CONTENT, t.fnv("src"): _SRC}
+)
+_HIDDEN, _JSON, _TEX = m.needle(" hidden"), m.needle("ld+json"), m.needle("math/")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Bounds from above of what a parser has to do with a page."""
+
+    size: int  # bytes of the source
+    depth: int  # of nesting
+    work: int  # steps, some nanoseconds each
+    copies: int  # of formatting elements that are not closed and opened again in each block, some hundred bytes each
+
+
+def slim(source: str) -> tuple[bytes, Cost]:
+    """The source, in UTF-8, without what is never read, and the cost of parsing it."""
+    data = np.frombuffer(source.encode("utf-8", "replace"), np.uint8)
+    kept, depth, work, copies = _slim(data, *_TAGS, *_ATTRIBUTES)
+    return kept.tobytes(), Cost(len(data), depth, work, copies)
+
+
+@m.jit
+def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds):
+    n = len(data)
+    out = np.empty(n + n // 4 + 16, np.uint8)  # ` hidden` may be longer than the style that it stands for
+    depth = deepest = formatting = copies = work = foreign = w = 0
+    i = 0
+    while i < n:
+        c = data[i]
+        if c != 60 or i + 1 >= n:
+            out[w] = c
+            w += 1
+            i += 1
+            continue
+        c = m.lower(data[i + 1])
+        if c == 33 and i + 3 < n and data[i + 2] == 45 and data[i + 3] == 45:
+            i = _comment_end(data, i + 4, n)
+            continue
+        if c == 47:
+            start = i
+            name, i = m.tag_name(data, i + 2, n)
+            while i < n and data[i] != 62:
+                i += 1
+            w = _copy(data, start, min(i + 1, n), out, w)
+            i += 1
+            kind = m.look_up(tag_keys, tag_kinds, name)
+            if not kind & (_IMPLIED | _VOID | _RAW):
+                depth = max(0, depth - 1)
+            if kind & _FOREIGN:
+                foreign = max(0, foreign - 1)
+            if kind & _FORMATTING:
+                formatting = max(0, formatting - 1)
+            continue
+        if c < 97 or c > 122:
+            out[w] = 60
+            w += 1
+            i += 1
+            continue
+
+        start, first = i, w
+        name, i = m.tag_name(data, i + 1, n)
+        end = i
+        kind = m.look_up(tag_keys, tag_kinds, name)
+        w = _copy(data, start, i, out, w)
+        attributes = 0
+        if kind & (_BLOCK | _FORMATTING):
+            foreign = 0  # the parser leaves SVG and MathML at these
+        elif kind & _FOREIGN:
+            foreign += 1
+        closed = False
+        kept = not kind & _CUT
+        while i < n and data[i] != 62:
+            if data[i] <= 32 or data[i] == 47:
+                closed = data[i] == 47
+                i += 1
+                continue
+            closed = False
+            begin = i
+            attribute, i = m.attribute_name(data, i, n)
+            i, from_, to = _value(data, i, n)
+            what = m.look_up(attribute_keys, attribute_kinds, attribute)
+            if what == 0:
+                continue
+            if what == _STYLE:
+                if m.hides(data, from_, to):
+                    w = _copy(_HIDDEN, 0, len(_HIDDEN), out, w)
+                    attributes += 1
+                continue
+            if (what == _CONTENT and not kind & _META) or (what == _SRC and not (kind & _SOURCED and to - from_ < _MAX_SRC)):
+                continue
+            kept = kept or m.find(data, from_, to, _JSON) >= 0 or m.find(data, from_, to, _TEX) >= 0
+            out[w] = 32
+            w = _copy(data, begin, min(i, n), out, w + 1)
+            attributes += 1
+        if i >= n:  # a tag that never ends: the parser knows what becomes of it
+            w = _copy(data, start, n, out, first)
+            break
+        if closed:
+            out[w], out[w + 1] = 32, 47
+            w += 2
+        out[w] = 62
+        w += 1
+        i += 1
+        if closed and kind & _FOREIGN:
+            foreign -= 1
+        if kind & _DROP:
+            w = first
+            continue
+        if kind & _LAST:
+            w = _copy(data, i, n, out, w)
+            break
+        stop = n
+        if kind & _RAW and not (closed and kind & _FOREIGN):
+            stop = m.raw_end(data, i, n, start + 1, end)
+        if kind & _RAW and (stop < n or not kind & _FOREIGN):
+            if kept:
+                w = _copy(data, i, stop, out, w)
+            i = stop
+        elif not kind & (_IMPLIED | _VOID) and not (closed and foreign > 0):
+            depth += 1
+            deepest = max(deepest, depth)
+        # The same element is opened again at most three times: only attributes make many of them.
+        formatting += kind & _FORMATTING != 0 and (attributes > 0 or formatting < 3 * len(_FORMATTING_TAGS))
+        copies += formatting
+        work += depth + attributes * attributes
+    return out[:w], deepest, work + 8 * copies, copies
+
+
+@m.jit
+def _copy(data, start, end, out, w):
+    for k in range(start, end):
+        out[w] = data[k]
+        w += 1
+    return w
+
+
+@m.jit
+def _comment_end(data, i, n):
+    """The place after a comment whose text begins at `i`; `<!-->` and `<!--->` are whole."""
+    if i < n and data[i] == 62:
+        return i + 1
+    if i + 1 < n and data[i] == 45 and data[i + 1] == 62:
+        return i + 2
+    while i + 2 < n:
+        if data[i] == 45 and data[i + 1] == 45:
+            if data[i + 2] == 62:
+                return i + 3
+            if data[i + 2] == 33 and i + 3 < n and data[i + 3] == 62:
+                return i + 4
+        i += 1
+    return n
+
+
+@m.jit
+def _value(data, i, n):
+    """The place after an attribute whose name ends at `i`, and the bounds of its value."""
+    k = i
+    while k < n and data[k] <= 32:
+        k += 1
+    if k >= n or data[k] != 61:
+        return i, i, i
+    k += 1
+    while k < n and data[k] <= 32:
+        k += 1
+    if k < n and (data[k] == 34 or data[k] == 39):
+        quote = data[k]
+        start = k + 1
+        k = start
+        while k < n and data[k] != quote:
+            k += 1
+        return k + 1, start, k
+    start = k
+    while k < n and data[k] > 32 and data[k] != 62:
+        k += 1
+    return k, start, k
