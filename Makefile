@@ -37,7 +37,7 @@ bench-curation: .venv-bench/installed  ## side by side with named peers, one tab
 	test -x .venv-bench/bin/python || $(BIN)/python -m venv .venv-bench
 	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $$(.venv-bench/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench,train]'
 	touch $@
 
 pictures: install  ## docs/images, from a demo run in headless Chromium

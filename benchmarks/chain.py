@@ -1,7 +1,7 @@
 """The whole chain, WARC files to decisions: `l3 run` beside datatrove's FineWeb filters, whole processes, the same files.
 
-Ours does more in its time: identification of languages, personal data, duplicates of URLs, documents and lines, a trained quality
-classifier, knowledge topics, and an account of every record; the peer extracts and filters.
+Ours does more in its time: identification of languages, personal data, duplicates of URLs and documents, outlier tokens, a quality
+classifier that it trains first, an account of every record, checks and cards; the peer extracts and filters.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def curate(files: Sequence[Path], folder: Path) -> Run:
-    """`l3 run` up to the curated documents in a fresh home, which stays for a look."""
+    """`l3 run` up to the decisions in a fresh home, which stays for a look."""
     home = folder / "home"
     shutil.rmtree(home, ignore_errors=True)
     command = [
@@ -76,7 +76,7 @@ def curate(files: Sequence[Path], folder: Path) -> Run:
         "--source",
         "files",
         "--select",
-        "*curated_documents",
+        "*curation_decisions",
     ]
     settings = {"crawl.paths": f"{files[0].parent}/*.warc.gz", "engine.workers": WORKERS}
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

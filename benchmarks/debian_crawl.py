@@ -41,7 +41,7 @@ def build(pages: int, folder: Path, files: int = 8) -> list[Path]:
     crawl = folder / f"crawl-{pages}"
     if not (crawl / "complete").exists():
         found = _pages(folder / "tree") or _pages(_unpack(folder))
-        sample = sorted(found, key=lambda path: xxhash.xxh64_hexdigest(str(path.relative_to(folder))))[:pages]
+        sample = sorted(found, key=lambda path: xxhash.xxh64_hexdigest(str(path.relative_to(folder)).encode()))[:pages]
         crawl.mkdir(parents=True, exist_ok=True)
         for number in range(files):
             records = (gzip.compress(_response(path), 6, mtime=0) for path in sample[number::files])

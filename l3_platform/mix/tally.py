@@ -117,7 +117,7 @@ def _pick(shards: Beside, connection: duckdb.DuckDBPyConnection, settings: Setti
     documents = with_kept_domains(side_by_side(shards, wanted))
     reasons = documents["curation_decisions"].combine_chunks().field("dropped_by")
     ids = documents["doc_id"].cast(pa.binary(16)).combine_chunks()
-    order = pa.table({"hash": ids, "row": range(len(ids))}).sort_by("hash")["row"].combine_chunks()
+    order = pa.table({"hash": ids, "row": pa.array(range(len(ids)), pa.int64())}).sort_by("hash")["row"].combine_chunks()
     rows = order.take(pa.array(_first_of_each(reasons.take(order).to_pylist(), each), pa.int64()))
     judged = judge(connection, documents.take(rows), settings)
     texts = shards["documents"].read(["url", "title", "text"]).take(rows)

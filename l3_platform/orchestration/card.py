@@ -80,18 +80,29 @@ def samples(
     """Rows of a sidecar beside the page they speak of. `cases`: heading to an SQL predicate over sidecar `s`, document `d`."""
     shards = [shard for dataset in documents for shard in dataset.shards][:SAMPLE_SHARDS]
     names = {shard.name for shard in shards} | {shard.key for shard in shards}
-    pages = [shard.read(["doc_id", "url", "title", "text", "fetch_time"]) for shard in shards]
     notes = [shard.read() for dataset in sidecars for shard in dataset.shards if shard.name in names]
-    if not pages or not notes:
+    if not shards or not notes:
         return {}
+    pages = [_with_place(shard.read(["doc_id", "url", "title", "fetch_time"]), number) for number, shard in enumerate(shards)]
     connection = connect_for_samples(d=pa.concat_tables(pages), s=pa.concat_tables(notes))
-    return {
-        heading: connection.sql(
-            f"SELECT d.url, {columns}, left(regexp_replace(d.text, '\\s+', ' ', 'g'), {EXCERPT_CHARS}) AS text "
+    texts: dict[int, pa.ChunkedArray] = {}  # read only where a sample lies, which is seldom everywhere
+    found = {}
+    for heading, predicate in cases.items():
+        rows = connection.sql(
+            f"SELECT d.url, {columns}, d.__shard, d.__row "
             f"FROM s JOIN d USING (doc_id) WHERE {predicate} ORDER BY hash(doc_id) LIMIT {SAMPLE_ROWS}"
         ).to_arrow_table()
-        for heading, predicate in cases.items()
-    }
+        excerpts = []
+        for number, row in zip(rows["__shard"].to_pylist(), rows["__row"].to_pylist(), strict=True):
+            texts.setdefault(number, shards[number].read(["text"])["text"])
+            excerpts.append(" ".join((texts[number][row].as_py() or "")[: 8 * EXCERPT_CHARS].split())[:EXCERPT_CHARS])
+        found[heading] = rows.drop_columns(["__shard", "__row"]).append_column("text", pa.array(excerpts, pa.string()))
+    return found
+
+
+def _with_place(table: pa.Table, shard: int) -> pa.Table:
+    rows = pa.array(range(table.num_rows), pa.int64())
+    return table.append_column("__shard", pa.repeat(shard, table.num_rows)).append_column("__row", rows)
 
 
 def connect_for_samples(**tables: pa.Table) -> Any:

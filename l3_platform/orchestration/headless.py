@@ -40,15 +40,18 @@ class Outcome:
 
 
 def run(profile: str, overrides: Sequence[str], select: str = "*") -> Outcome:
-    """Run the job `rebuild` in this process, over all snapshots of the source, with an MLflow server beside it."""
+    """Run the job `rebuild` in this process, over all snapshots of the source; an MLflow server beside it where one is needed."""
     settings, root = _prepare(profile, overrides)
     snapshots = sources.from_settings(settings.crawl).snapshots()
     signal.signal(signal.SIGTERM, _interrupt)
+    definitions = code_location.definitions()
+    selected = _selected(definitions, select)
     if settings.mlflow.tracking_uri:
         os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow.tracking_uri
-        return _execute(snapshots, select)
-    with services.running_mlflow(root):  # it starts while the first stages run; Tracking waits for it when it is needed
-        return _execute(snapshots, select)
+    elif _any_tracked(definitions, selected):
+        with services.running_mlflow(root):  # it starts while the first stages run; Tracking waits for it when it is needed
+            return _execute(definitions, snapshots, selected)
+    return _execute(definitions, snapshots, selected)
 
 
 def _prepare(profile: str, overrides: Sequence[str]) -> tuple[Settings, Path]:
@@ -62,11 +65,10 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _execute(snapshots: Sequence[str], select: str) -> Outcome:
+def _execute(definitions: Any, snapshots: Sequence[str], selected: list[Any] | None) -> Outcome:
     import dagster as dg
 
     speak()
-    definitions = code_location.definitions()
     with dg.DagsterInstance.get() as instance:
         settle_dead_runs(instance)
         register_snapshots(instance, snapshots)
@@ -74,7 +76,7 @@ def _execute(snapshots: Sequence[str], select: str) -> Outcome:
         result = job.execute_in_process(
             instance=instance,
             tags={**spanning(snapshots), HEADLESS_TAG: headless_tag()},
-            asset_selection=_selected(definitions, select),
+            asset_selection=selected,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
@@ -102,6 +104,12 @@ def _selected(definitions: Any, select: str) -> list[Any] | None:
             )
         chosen |= found
     return sorted(chosen)
+
+
+def _any_tracked(definitions: Any, selected: list[Any] | None) -> bool:
+    """Whether an asset is among them that logs to MLflow, which its kinds say."""
+    graph = definitions.resolve_asset_graph()
+    return any("mlflow" in graph.get(key).kinds for key in selected or graph.get_all_asset_keys())
 
 
 def _errors(result: Any) -> list[str]:

@@ -184,6 +184,7 @@ def _made(
             dataset = catalog.find(stage, partition) or _build(context, catalog, tracking, partition, inputs, out, body)
         say(f"{label:<28} {_summary(dataset)}  {_cost(dataset).get('seconds', 0.0):6.1f} s")
     else:
+        dataset.remove_leftovers()
         say(f"{label:<28} {_summary(dataset)}  unchanged")
         careful_log(context)(f"{stage}/{partition}: unchanged inputs and settings, nothing recomputed ({dataset.folder})")
     return Made(catalog, partition, inputs, dataset, _cost(dataset))

@@ -177,6 +177,11 @@ class Dataset:
         ]
         return [entry.name for entry in entries if not _holds(self.folder, entry)]
 
+    def remove_leftovers(self) -> None:
+        """What building it left behind; a process killed right after the manifest was written has not come to this."""
+        for leftover in ("scratch", "accounts"):
+            files.remove(files.join(self.folder, leftover))
+
 
 def _named(shard: Entry) -> Entry:
     return shard.model_copy(update={"name": f"{shard.name}.parquet"})
@@ -265,9 +270,9 @@ class Writer:
         )
         files.remove_partial(self.folder)
         files.write(files.join(self.folder, "manifest.json"), manifest.content)
-        for leftover in ("scratch", "accounts"):
-            files.remove(files.join(self.folder, leftover))
-        return Dataset(self.folder, manifest)
+        dataset = Dataset(self.folder, manifest)
+        dataset.remove_leftovers()
+        return dataset
 
     def _columns(self, accounts: Sequence[ShardAccount]) -> dict[str, str]:
         if not accounts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -112,8 +113,9 @@ def names(url: str) -> list[str]:
 def remove(url: str) -> None:
     """Delete a file or a folder with all it holds; absent is fine."""
     fs, path = filesystem(url)
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    with contextlib.suppress(FileNotFoundError):  # another process may remove the same
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def remove_partial(url: str) -> None:

@@ -54,6 +54,10 @@ def test_examples_of_nothing_are_an_empty_table():
     assert examples([], SETTINGS).schema.equals(EXAMPLES)
 
 
+def test_a_shard_without_a_document_gives_no_example():
+    assert examples(list(beside(Corpus([{}], [])).values()), SETTINGS).num_rows == 1
+
+
 def version(newest: int, *, stays: bool = False, **scores):
     """A version of a page whose newest one has this doc_id; older ones were compared with no other document."""
     return {

@@ -78,6 +78,17 @@ def test_an_unfinished_shard_is_never_committed(tmp_path):
         out.commit(["part-00000", "part-00001"])
 
 
+def test_what_a_kill_right_after_the_manifest_leaves_is_removed_by_whoever_finds_the_dataset(tmp_path, monkeypatch):
+    out = writer(str(tmp_path))
+    out.put("part-00000", rows(1))
+    with monkeypatch.context() as killed:
+        killed.setattr(Dataset, "remove_leftovers", lambda dataset: None)
+        out.commit(["part-00000"])
+    assert (tmp_path / "accounts").is_dir()
+    Dataset.open(str(tmp_path)).remove_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "part-00000.parquet"}
+
+
 def test_a_stage_that_loses_a_record_is_stopped(tmp_path):
     lost = Output(pa.table({"x": [1]}), Counts(records_in=3, kept=1, dropped={"empty": 1}))
     with pytest.raises(Unbalanced, match=r"documents/demo-1/part-00000: 3 records came in"):
