@@ -33,15 +33,17 @@ def run(fn: Callable[[Any], Any], tasks: Mapping[str, Any], settings: Engine, do
     """
     ray = _connect(settings)
     function = ray.put(fn)
-    call = ray.remote(_call).options(num_cpus=1, max_retries=settings.attempts - 1)
+    call = ray.remote(_call).options(num_cpus=1, max_retries=settings.attempts - 1, scheduling_strategy="SPREAD")
     waiting, running = iter(tasks.items()), {}
     try:
         while True:
-            for name, task in itertools.islice(waiting, max(_in_flight(ray, settings) - len(running), 0)):
-                running[call.remote(function, task)] = name
+            with _interrupts_held_back():
+                for name, task in itertools.islice(waiting, max(_in_flight(ray, settings) - len(running), 0)):
+                    running[call.remote(function, task)] = name
+                ended = ray.wait(list(running), timeout=1.0)[0] if running else []
             if not running:
                 return
-            for finished in ray.wait(list(running), timeout=1.0)[0]:
+            for finished in ended:
                 name = running.pop(finished)
                 _result(ray, finished, name, settings.attempts)
                 done(name)
@@ -49,6 +51,22 @@ def run(fn: Callable[[Any], Any], tasks: Mapping[str, Any], settings: Engine, do
         for unfinished in running:
             ray.cancel(unfinished, force=True)
         raise
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """SIGINT takes effect at the end of the block: raised inside Ray's compiled code, KeyboardInterrupt is sometimes lost there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def workers(settings: Engine) -> int:

@@ -89,7 +89,8 @@ def test_two_nodes_give_the_bytes_of_local_processes_also_when_workers_are_kille
 @needs_ray
 def test_both_nodes_take_part(on_ray, tmp_path):
     log = tmp_path / "nodes"
-    map_shards(functools.partial(note_the_node, str(log)), TASKS, writer(tmp_path / "set"), on_ray)
+    many = {f"part-{number:05d}": number for number in range(24)}  # time enough for both to start their workers
+    map_shards(functools.partial(note_the_node, str(log)), many, writer(tmp_path / "set"), on_ray)
     assert len(set(log.read_text().split())) == 2
 
 
