@@ -35,13 +35,13 @@ def main() -> None:
 
 
 def dagster(url: str) -> None:
-    with chromium(2500, 1250) as page:
+    with chromium(3400, 2300) as page:
         page.goto(f"{url}/asset-groups")
         page.get_by_text("evaluate", exact=True).first.wait_for(timeout=60_000)
         time.sleep(3)
         page.keyboard.press("Alt+e")  # expand all groups
         time.sleep(4)
-        page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 200, "width": 1950, "height": 1000})
+        page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 200, "width": 2800, "height": 2050})
 
 
 def mlflow(url: str) -> None:

@@ -44,14 +44,16 @@ def run(profile: str, overrides: Sequence[str], select: str = "*") -> Outcome:
     settings, root = _prepare(profile, overrides)
     snapshots = sources.from_settings(settings.crawl).snapshots()
     signal.signal(signal.SIGTERM, _interrupt)
+    own_server = not settings.mlflow.tracking_uri
+    if not own_server:
+        os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow.tracking_uri
     definitions = code_location.definitions()
     selected = _selected(definitions, select)
-    if settings.mlflow.tracking_uri:
-        os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow.tracking_uri
-    elif _any_tracked(definitions, selected):
-        with services.running_mlflow(root):  # it starts while the first stages run; Tracking waits for it when it is needed
-            return _execute(definitions, snapshots, selected)
-    return _execute(definitions, snapshots, selected)
+    if not (own_server and _any_tracked(definitions, selected)):
+        return _execute(definitions, snapshots, selected)
+    with services.running_mlflow(root):  # it starts while the first stages run; Tracking waits for it when it is needed
+        code_location.definitions.cache_clear()  # resources read the environment, which names the server only now
+        return _execute(code_location.definitions(), snapshots, selected)
 
 
 def _prepare(profile: str, overrides: Sequence[str]) -> tuple[Settings, Path]:

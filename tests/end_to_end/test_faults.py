@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
 
 import psutil
 import pytest
@@ -39,6 +41,14 @@ def resumes(world: World) -> bool:
     done = world.l3("run", "--select", "pretrained")
     assert done.returncode == 0, done.stdout + done.stderr
     return before > 0
+
+
+def test_a_training_without_a_server_at_hand_starts_one_and_is_logged_there(undisturbed):
+    with contextlib.closing(sqlite3.connect(undisturbed.home / "mlflow" / "mlflow.db")) as database:
+        runs = database.execute("SELECT name, status FROM runs").fetchall()
+        metrics = {key for (key,) in database.execute("SELECT DISTINCT key FROM metrics")}
+    assert {("isoflop_runs", "FINISHED"), ("pretrained", "FINISHED")} <= set(runs)
+    assert "loss" in {name.rsplit("/", 1)[-1] for name in metrics}
 
 
 @pytest.mark.parametrize("victim", ["rank", "agent"])
