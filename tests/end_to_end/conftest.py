@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[2]
 L3 = str(Path(sys.executable).with_name("l3"))
@@ -121,23 +122,43 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
 
 
+def made_once(folder: Path, make: Callable[[World], object], overrides: Sequence[str] = TINY) -> World:
+    """The world in `folder`, made by whichever worker of pytest-xdist comes first; nobody may change it."""
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = World(folder.with_suffix(".partial"), overrides)
+            make(partial)
+            partial.home.rename(folder)
+    return World(folder, overrides)
+
+
+def succeeds(world: World, *command: str) -> None:
+    done = world.l3(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="session")
-def curated(tmp_path_factory: pytest.TempPathFactory) -> World:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of this test run: the same for all its workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def curated(shared_folder: Path) -> World:
     """A home in which everything up to the training plan is made."""
-    world = World(tmp_path_factory.mktemp("curated"))
-    done = world.l3("run", "--select", "*training_plan")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return world
+    return made_once(shared_folder / "curated", lambda world: succeeds(world, "run", "--select", "*training_plan"))
 
 
 @pytest.fixture(scope="session")
-def undisturbed(curated: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+def undisturbed(curated: World, shared_folder: Path) -> World:
     """The same home after a training that nobody disturbed."""
-    world = World(tmp_path_factory.mktemp("undisturbed") / "home")
-    shutil.copytree(curated.home, world.home)
-    done = world.l3("run", "--select", "pretrained")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return world
+
+    def make(world: World) -> None:
+        shutil.copytree(curated.home, world.home)
+        succeeds(world, "run", "--select", "pretrained")
+
+    return made_once(shared_folder / "undisturbed", make)
 
 
 @pytest.fixture
