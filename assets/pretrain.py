@@ -30,7 +30,22 @@ def _as_planned(made: Made) -> Verdict:
         "parameters": metrics["parameters"],
     }
     same = (plan.total_tokens, plan.parameters) == (metrics["tokens"], metrics["parameters"])
-    return Verdict(same, facts | ({"predicted loss": plan.predicted_loss} if plan.predicted_loss else {}))
+    return Verdict(same, facts)
+
+
+def _loss_as_predicted(made: Made) -> Verdict:
+    """The sweep's prediction was made before the run and is not touched after it."""
+    from l3_platform.pretrain import result_of
+    from l3_platform.scaling.build import read_plan
+    from l3_platform.scaling.isoflop import as_the_sweep_weighs
+
+    predicted = read_plan(made.catalog.dataset("training_plan")).predicted_loss
+    loss = as_the_sweep_weighs(result_of(made.dataset).held_out)
+    if predicted is None or not math.isfinite(loss):
+        why = "the sweep predicts no loss" if predicted is None else "no document was held out"
+        return Verdict(True, {"held-out loss": loss, "not judged": why})
+    facts = {"held-out loss": loss, "predicted": predicted.value, "from": predicted.low, "to": predicted.high}
+    return Verdict(predicted.low <= loss <= predicted.high, facts)
 
 
 def _curve(made: Made) -> Card:
@@ -55,6 +70,7 @@ FINITE = Check("loss_is_finite", _loss_is_finite, blocking=True)
     checks=[
         FINITE,
         Check("trained_as_planned", _as_planned, description="tokens and parameters are those of training_plan"),
+        Check("loss_is_as_predicted", _loss_as_predicted, description="held-out loss lies in the plan's 90 % interval"),
     ],
     show=_curve,
     pool=TRAINING_POOL,

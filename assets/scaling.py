@@ -68,7 +68,18 @@ def scaling_laws(build: Build) -> Built:
     return build_scaling_laws(**build.inputs, out=build.out, settings=build.settings)
 
 
-@stage_asset(group="scaling", kinds={"json"}, show=lambda made: Card(samples={"plan": made.dataset.read()}))
+def _show_plan(made: Made) -> Card:
+    from l3_platform.scaling.build import read_law, read_plan, read_surface
+    from l3_platform.scaling.plot import forecast_chart
+
+    laws = made.catalog.dataset("scaling_laws")
+    surface = read_surface(laws)
+    runs = made.catalog.dataset("isoflop_runs").read()
+    chart = forecast_chart(runs, read_law(laws), surface, read_plan(made.dataset)) if surface else None
+    return Card(samples={"plan": made.dataset.read()}, charts={"predicted loss": chart} if chart else {})
+
+
+@stage_asset(group="scaling", kinds={"json"}, show=_show_plan)
 def training_plan(build: Build) -> Built:
     """Parameters, tokens, shape and schedule for the budget; `pretrained` obeys it."""
     from l3_platform.scaling.build import build_training_plan

@@ -90,8 +90,8 @@ STAGES = _stages(
     Stage("data_mix", "1", ("mix", "anneal.tokens"), ("token_shards",)),
     # scaling
     Stage("isoflop_runs", "1", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
-    Stage("scaling_laws", "1", (), ("isoflop_runs",)),
-    Stage("training_plan", "1", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
+    Stage("scaling_laws", "2", (), ("isoflop_runs",)),
+    Stage("training_plan", "2", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
     Stage("pretrained", "1", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
     Stage("annealed", "1", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),

@@ -17,7 +17,7 @@ from l3_platform.scaling.plan import TrainingPlan
 from l3_platform.settings import Settings, home
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import vocabulary
-from l3_platform.train.job import TrainJob, TrainResult
+from l3_platform.train.job import RESULT_FILE, TrainJob, TrainResult
 from l3_platform.train.streams import local_streams, shares_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
@@ -145,6 +145,11 @@ def loss_curve(folder: Path) -> dict[str, list[float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if line]
     names = ("tokens", "loss", "learning_rate", "grad_norm")
     return {name: [line[name] for line in lines if name in line] for name in names}
+
+
+def result_of(trained: Dataset) -> TrainResult:
+    """What the training of `pretrained` or `annealed` came to."""
+    return TrainResult.model_validate_json(files.read(files.join(trained.folder, "model", RESULT_FILE)))
 
 
 def model_folder(trained: Dataset) -> Path:

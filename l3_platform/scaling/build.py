@@ -11,13 +11,14 @@ from l3_platform.engine import Counts, Output, map_shards
 from l3_platform.scaling.isoflop import RUNS, PointTask, points, run_point
 from l3_platform.scaling.laws import ScalingLaw, fit_isoflop
 from l3_platform.scaling.plan import TrainingPlan, training_plan
+from l3_platform.scaling.surface import LossSurface, fit_surface
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import tokens_by_domain, vocabulary
 from l3_platform.train.streams import local_streams, shares_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
-LAW, PLAN = "law.json", "plan.json"
+LAW, SURFACE, PLAN = "law.json", "surface.json", "plan.json"
 
 
 def build_isoflop_runs(
@@ -52,17 +53,28 @@ def _reasons(left_out: Mapping[str, str]) -> dict[str, int]:
 
 
 def build_scaling_laws(isoflop_runs: Sequence[Dataset], *, out: Writer, settings: Settings) -> Built:
-    """A row a budget: its compute-optimal tokens and parameters; the law as a file."""
+    """A row a budget: its compute-optimal tokens and parameters; the law and the loss surface as files."""
     runs = isoflop_runs[0].read()
-    law = fit_isoflop(runs)
+    law, surface = fit_isoflop(runs), fit_surface(runs)
     table = pa.Table.from_pylist([minimum.model_dump(exclude={"coefficients"}) for minimum in law.minima])
-    out.put("part-00000", Output(table, Counts.annotated(runs.num_rows), files={LAW: law.model_dump_json().encode()}))
+    found = {LAW: law.model_dump_json().encode()}
+    if isinstance(surface, LossSurface):
+        found[SURFACE] = surface.model_dump_json().encode()
+    out.put("part-00000", Output(table, Counts.annotated(runs.num_rows), files=found))
     facts = {"method": law.method, "tokens exponent": law.exponent, "tokens coefficient": law.coefficient}
-    return ["part-00000"], facts | ({"notes": list(law.notes)} if law.notes else {})
+    notes = [*law.notes, *([] if SURFACE in found else [surface])]
+    return ["part-00000"], facts | ({"notes": notes} if notes else {})
 
 
 def read_law(scaling_laws: Dataset) -> ScalingLaw:
     return ScalingLaw.model_validate_json(files.read(scaling_laws.file(LAW)))
+
+
+def read_surface(scaling_laws: Dataset) -> LossSurface | None:
+    """None where the sweep was too small or too noisy for one: `notes` of the dataset's metrics say which."""
+    if SURFACE not in (name.removeprefix("files/") for name in scaling_laws.files):
+        return None
+    return LossSurface.model_validate_json(files.read(scaling_laws.file(SURFACE)))
 
 
 def build_training_plan(
@@ -76,7 +88,7 @@ def build_training_plan(
     """One row: the model and tokens for the budget; the plan as a file."""
     words = vocabulary(tokenizer[0])
     train_tokens = sum(tokens_by_domain(token_shards[0]).values())
-    plan = training_plan(read_law(scaling_laws[0]), settings, words.size, train_tokens)
+    plan = training_plan(read_law(scaling_laws[0]), settings, words.size, train_tokens, read_surface(scaling_laws[0]))
     row = {
         "budget": plan.budget,
         "parameters": plan.parameters,
@@ -85,7 +97,9 @@ def build_training_plan(
         "d_model": plan.model.d_model,
         "epochs": plan.epochs,
         "learning_rate": plan.learning_rate,
-        "predicted_loss": plan.predicted_loss,
+        "predicted_loss": plan.predicted_loss and plan.predicted_loss.value,
+        "predicted_loss_low": plan.predicted_loss and plan.predicted_loss.low,
+        "predicted_loss_high": plan.predicted_loss and plan.predicted_loss.high,
     }
     content = plan.model_dump_json().encode()
     out.put("part-00000", Output(pa.Table.from_pylist([row]), Counts.annotated(1), files={PLAN: content}))

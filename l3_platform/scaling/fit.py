@@ -120,7 +120,7 @@ def _parabola(runs: pa.Table, budget: float, seed: int) -> Fit:
         tokens_at_budget=Estimate(value=tokens, low=low, high=high),
         params_at_budget=Estimate(value=params, low=high and budget / (6 * high), high=low and budget / (6 * low)),
         loss_at_budget=None if loss is None else Estimate(value=loss),
-        lost_compute=surface.lost_compute(budget, tokens) if _two_sided(surface) else None,
+        lost_compute=surface.lost_compute(budget, tokens) if surface.has_optimum else None,
         notes=law.notes,
     )
 
@@ -143,13 +143,13 @@ def _parametric(runs: pa.Table, budget: float, method: Method, seed: int) -> Fit
     search = fit_huber if method == "huber" else fit_vpnls
     data = _arrays(runs)
     law = search(*data)[0]
-    if not _two_sided(law):
+    if not law.has_optimum:
         raise FitError(
-            f"{method}: the runs show no gain from {'parameters' if not law.A > 0 else 'tokens'}; "
+            f"{method}: the runs show no gain from {'parameters' if min(law.A, law.alpha) <= 0 else 'tokens'}; "
             "a law needs runs that differ in both"
         )
     drawn = np.random.default_rng(seed).multinomial(runs.num_rows, np.full(runs.num_rows, 1 / runs.num_rows), RESAMPLES)
-    laws = [one for one in search(*data, weights=drawn.astype(np.float64)) if _two_sided(one)]
+    laws = [one for one in search(*data, weights=drawn.astype(np.float64)) if one.has_optimum]
     tokens, params = law.at(budget)
     return Fit(
         method=method,
@@ -167,10 +167,6 @@ def _parametric(runs: pa.Table, budget: float, method: Method, seed: int) -> Fit
 def _loss_at(law: Parametric, budget: float) -> float:
     tokens, params = law.at(budget)
     return float(law.loss(params, tokens))
-
-
-def _two_sided(law: Parametric) -> bool:
-    return law.A > 0 and law.B > 0
 
 
 def _arrays(runs: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

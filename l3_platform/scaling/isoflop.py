@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +67,18 @@ def _point(budget: float, layers: int, settings: Settings, vocab_size: int, avai
             f"{tokens:,} tokens would repeat the {available:,} at hand more than scaling.max_epochs {scaling.max_epochs:g} times"
         )
     return Point(f"flops-{budget:.3e}-layers-{layers:03d}", budget, model, params, tokens, reason)
+
+
+def as_the_sweep_weighs(held_out: Mapping[str, tuple[float, int]]) -> float:
+    """Held-out loss of a finished run, {domain: (nats, tokens)}, with each domain's weight in the sweep: what it predicts.
+
+    A point reads at most `HELD_OUT_TOKENS` of a domain, a final model all of them. NaN where nothing was held out.
+    """
+    weights = {domain: min(tokens, HELD_OUT_TOKENS - 1) for domain, (_, tokens) in held_out.items()}
+    total = sum(weights.values())
+    return (
+        sum(nats / tokens * weights[domain] for domain, (nats, tokens) in held_out.items() if tokens) / total if total else math.nan
+    )
 
 
 @dataclass(frozen=True)

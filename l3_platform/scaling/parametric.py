@@ -41,13 +41,18 @@ class Parametric:
         return self.E + self.A * np.power(params, -self.alpha) + self.B * np.power(tokens, -self.beta)
 
     @property
+    def has_optimum(self) -> bool:
+        """Both parameters and tokens lower the loss; with noisy runs a fit may say otherwise."""
+        return min(self.A, self.B, self.alpha, self.beta) > 0
+
+    @property
     def tokens_exponent(self) -> float:
         """Of tokens*(C) = coefficient · C^exponent."""
         return self.alpha / (self.alpha + self.beta)
 
     @property
     def tokens_coefficient(self) -> float:
-        if not (self.A > 0 and self.B > 0):
+        if not self.has_optimum:
             return math.nan
         ratio = self.beta * self.B / (self.alpha * self.A)
         return ratio ** (1 / (self.alpha + self.beta)) * 6.0**-self.tokens_exponent

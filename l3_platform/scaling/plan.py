@@ -10,11 +10,22 @@ from pydantic import BaseModel, ConfigDict
 
 from l3_platform.model.config import ModelConfig, parameters, presets, shape_for
 from l3_platform.scaling.laws import ScalingLaw
+from l3_platform.scaling.surface import LossSurface
 from l3_platform.settings import Settings, SettingsError, Stage
 
 MAX_LAYERS = 256
 OFF_OPTIMUM = 1.25  # a size further than this factor from the optimum is worth a word
 FAR = 100.0  # so is a budget this many times that of the largest run
+
+
+class Predicted(BaseModel):
+    """Loss of the planned run in nats a token, and the 90 % interval that it is to fall in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
 
 
 class TrainingPlan(BaseModel):
@@ -34,15 +45,17 @@ class TrainingPlan(BaseModel):
     learning_rate: float
     warmup_tokens: int
     ramp: tuple[Stage, ...]
-    predicted_loss: float | None  # nats a token, at the law's optimum
+    predicted_loss: Predicted | None  # held out; None where the sweep predicts nothing, with the reason in `notes`
     notes: tuple[str, ...] = ()
 
 
-def training_plan(law: ScalingLaw, settings: Settings, vocab_size: int, train_tokens: int) -> TrainingPlan:
+def training_plan(
+    law: ScalingLaw, settings: Settings, vocab_size: int, train_tokens: int, surface: LossSurface | None = None
+) -> TrainingPlan:
     """The plan for `train.budget_flops`. `model.preset` fixes the shape, else it is the one nearest to the optimum.
 
-    `train_tokens` are those at hand for one epoch. Raises SettingsError for an unknown preset or a budget that does not
-    pay for one sequence of the model.
+    `train_tokens` are those at hand for one epoch; `surface` predicts the loss. Raises SettingsError for an unknown preset
+    or a budget that does not pay for one sequence of the model.
     """
     budget = settings.train.budget_flops
     optimal_tokens, optimal_parameters = law.at(budget)
@@ -69,7 +82,7 @@ def training_plan(law: ScalingLaw, settings: Settings, vocab_size: int, train_to
         learning_rate=settings.train.learning_rate,
         warmup_tokens=min(settings.train.warmup_tokens, total_tokens),
         ramp=ramp,
-        predicted_loss=law.loss(budget),
+        predicted_loss=_predicted(surface, count, total_tokens),
     )
     return plan.model_copy(update={"notes": tuple(_notes(plan, law, settings))})
 
@@ -93,6 +106,13 @@ def candidate(layers: int, settings: Settings, vocab_size: int) -> ModelConfig:
     """The shape of a depth: the same family for the sweep and for the plan."""
     shape = shape_for(layers, settings.scaling.aspect, settings.model.head_dim, settings.model.kv_group, vocab_size)
     return dataclasses.replace(shape, rope_theta=settings.model.rope_theta, norm_eps=settings.model.norm_eps)
+
+
+def _predicted(surface: LossSurface | None, params: int, tokens: int) -> Predicted | None:
+    if surface is None:
+        return None
+    value, low, high = surface.predict(params, tokens)
+    return Predicted(value=value, low=low, high=high)
 
 
 def _notes(plan: TrainingPlan, law: ScalingLaw, settings: Settings) -> list[str]:

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from l3_platform.scaling.laws import Minimum, ScalingLaw
+from l3_platform.scaling.plan import TrainingPlan
+from l3_platform.scaling.surface import LossSurface
 
 
 def isoflop_chart(runs: pa.Table, law: ScalingLaw, target_budget: float | None = None) -> bytes:
@@ -34,6 +36,36 @@ def isoflop_chart(runs: pa.Table, law: ScalingLaw, target_budget: float | None =
         axes.spines[["top", "right"]].set_visible(False)
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # the version of matplotlib is no part of the result
+    return png.getvalue()
+
+
+def forecast_chart(runs: pa.Table, law: ScalingLaw, surface: LossSurface, plan: TrainingPlan) -> bytes:
+    """PNG of under 100 kB: the sweep's losses over compute, the predicted loss at the optimum with its band, and the plan's run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 3.2), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    flops, loss = np.asarray(runs["flops"], float), np.asarray(runs["loss"], float)
+    axes.plot(flops, loss, "o", color="#9db8cc", markersize=4, label="runs of the sweep")
+    budgets = np.logspace(np.log10(flops.min()), np.log10(max(flops.max(), plan.budget)), 40)
+    predicted = np.array([surface.predict(params, tokens) for tokens, params in map(law.at, budgets)])
+    axes.plot(budgets, predicted[:, 0], "--", color="crimson", linewidth=1, label="predicted at the optimum")
+    axes.fill_between(
+        budgets, predicted[:, 1], predicted[:, 2], color="crimson", alpha=0.12, linewidth=0, label="90 % of single runs"
+    )
+    if (said := plan.predicted_loss) is not None:
+        below_above = [[said.value - said.low], [said.high - said.value]]
+        label = f"the plan: {said.value:.2f} ({said.low:.2f} to {said.high:.2f})"
+        axes.errorbar([plan.budget], [said.value], below_above, fmt="*", color="crimson", markersize=10, capsize=3, label=label)
+    axes.set(xscale="log", xlabel="training FLOPs", ylabel="held-out loss, nats a token")
+    axes.legend(fontsize=7)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    _sparse_ticks(axes.xaxis)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
 
 

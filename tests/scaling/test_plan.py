@@ -1,11 +1,14 @@
 import math
 
+import pyarrow as pa
 import pytest
 
 from l3_platform.model.config import parameters, presets
 from l3_platform.scaling.laws import ScalingLaw
 from l3_platform.scaling.plan import TrainingPlan, candidate, training_plan
+from l3_platform.scaling.surface import LossSurface, fit_surface
 from l3_platform.settings import Settings, SettingsError, Stage
+from tests.scaling.test_parametric import sweep
 
 LAW = ScalingLaw(method="isoflop", exponent=0.5, coefficient=0.4, minima=(), loss_exponent=-0.05, loss_coefficient=20.0)
 
@@ -37,10 +40,16 @@ def test_the_paper_s_flagship_gets_the_paper_s_tokens():
     assert training_plan(LAW, flagship, 128_256, 10**13).total_tokens == pytest.approx(15.6e12, rel=0.001)
 
 
-def test_the_predicted_loss_is_the_law_s():
-    assert training_plan(LAW, settings(), 4096, 10**9).predicted_loss == pytest.approx(
-        20.0 * Settings().train.budget_flops ** -0.05
-    )
+def test_the_predicted_loss_is_the_surface_s_for_the_model_that_will_be_trained():
+    surface = fit_surface(pa.table(dict(zip(("params", "tokens", "loss"), sweep(noise=0.01), strict=True))))
+    assert isinstance(surface, LossSurface)
+    plan = training_plan(LAW, settings(), 4096, 10**9, surface)
+    assert plan.predicted_loss is not None
+    assert tuple(plan.predicted_loss.model_dump().values()) == surface.predict(plan.parameters, plan.total_tokens)
+
+
+def test_without_a_surface_no_loss_is_promised():
+    assert training_plan(LAW, settings(), 4096, 10**9).predicted_loss is None
 
 
 def test_too_little_data_is_said_in_words():
