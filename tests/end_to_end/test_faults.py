@@ -24,10 +24,14 @@ mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }""
 STATUS = "query Status($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 
 
-def in_training(world: World) -> list[psutil.Process]:
-    """Both ranks, once a checkpoint exists: a kill then loses work, and a resume has something to find."""
-    wait_for(world.checkpoints, 120, "the first checkpoint")
-    return wait_for(lambda: ranks if len(ranks := world.ranks()) == 2 else None, 20, "two ranks")
+def in_training(world: World, after: str = "") -> list[psutil.Process]:
+    """Both ranks, once a checkpoint newer than `after` exists: a kill then loses work, and a resume has something to find."""
+    wait_for(lambda: newest_checkpoint(world) > after, 120, f"a checkpoint after {after or 'the start'}")
+    return wait_for(lambda: ranks if len(ranks := world.ranks()) == 2 else None, 60, "two ranks")
+
+
+def newest_checkpoint(world: World) -> str:
+    return max((path.parent.name for path in world.checkpoints()), default="")
 
 
 def as_if_nothing_had_happened(world: World, undisturbed: World) -> bool:
@@ -51,11 +55,13 @@ def test_a_training_without_a_server_at_hand_starts_one_and_is_logged_there(undi
     assert "loss" in {name.rsplit("/", 1)[-1] for name in metrics}
 
 
-@pytest.mark.parametrize("victim", ["rank", "agent"])
-def test_a_killed_trainer_process_is_survived_within_the_run(world, undisturbed, victim):
+def test_a_killed_rank_and_then_a_killed_agent_are_survived_within_the_run(world, undisturbed):
     run = world.start("run", "--select", "pretrained")
-    ranks = in_training(world)
-    (ranks if victim == "rank" else world.agents())[0].kill()
+    (rank, _) = in_training(world)
+    rank.kill()
+    wait_for(lambda: rank.pid not in {process.pid for process in world.ranks()}, 15, "the rank to end")
+    in_training(world, after=newest_checkpoint(world))
+    world.agents()[0].kill()
     assert run.wait(120) == 0
     assert as_if_nothing_had_happened(world, undisturbed)
 
@@ -87,9 +93,6 @@ class Web:
         answer = graphql(self.url, LAUNCH, params={"selector": selector, "mode": "default", "runConfigData": {}})
         return answer["launchPipelineExecution"]["run"]["runId"]
 
-    def terminate(self, run: str) -> None:
-        graphql(self.url, TERMINATE, run=run)
-
     def status(self, run: str) -> str:
         return graphql(self.url, STATUS, run=run)["runOrError"]["status"]
 
@@ -99,29 +102,31 @@ class Web:
         assert not self.world.processes()
 
 
-def test_terminate_in_the_ui_ends_the_training(world, undisturbed):
-    web = Web(world)
-    run = web.materialize("pretrained")
-    in_training(world)
-    web.terminate(run)
-    wait_for(lambda: not world.ranks(), 15, "the trainers to end")
-    wait_for(lambda: web.status(run) == "CANCELED", 60, "the run to be cancelled")
-    web.stop()
-    assert resumes(world)
-    assert as_if_nothing_had_happened(world, undisturbed)
+def terminate(web: Web, run: str) -> None:
+    graphql(web.url, TERMINATE, run=run)
 
 
-@pytest.mark.parametrize("victim", ["step process", "run worker"])
-def test_a_killed_dagster_process_leaves_no_trainer(world, undisturbed, victim):
-    web = Web(world)
-    run = web.materialize("pretrained")
-    in_training(world)
-    step, *above = world.agents()[0].parents()
+def kill_step_process(web: Web, run: str) -> None:
+    web.world.agents()[0].parents()[0].kill()
+
+
+def kill_run_worker(web: Web, run: str) -> None:
+    above = web.world.agents()[0].parents()
     code_server = next(process for process in above if "grpc" in process.cmdline())
     (worker,) = [process for process in above if process.ppid() == code_server.pid]
-    (step if victim == "step process" else worker).kill()
-    wait_for(lambda: not world.ranks(), 15, "the trainers to end")
-    wait_for(lambda: web.status(run) == "FAILURE", 90, "the run to fail")
+    worker.kill()
+
+
+def test_whatever_ends_a_run_of_the_ui_leaves_no_trainer_and_the_next_one_resumes(world, undisturbed):
+    web = Web(world)
+    reached = ""
+    for end, status in ((terminate, "CANCELED"), (kill_step_process, "FAILURE"), (kill_run_worker, "FAILURE")):
+        run = web.materialize("pretrained")
+        in_training(world, after=reached)
+        end(web, run)
+        wait_for(lambda: not world.ranks(), 15, f"the trainers to end after {end.__name__}")
+        reached = newest_checkpoint(world)
+        wait_for(lambda run=run, status=status: web.status(run) == status, 90, f"the run to be {status} after {end.__name__}")
     web.stop()
     assert resumes(world)
     assert as_if_nothing_had_happened(world, undisturbed)
