@@ -19,7 +19,7 @@ from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import vocabulary
 from l3_platform.train import ledger
 from l3_platform.train.data_plan import read_plans
-from l3_platform.train.job import TrainJob, TrainResult
+from l3_platform.train.job import TrainJob, TrainResult, run_folder
 from l3_platform.train.streams import local_streams, mixtures_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
@@ -100,11 +100,8 @@ def build_annealed(
 
 
 def _common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset, out: Writer, tracked: Tracked) -> dict[str, Any]:
-    """What every job takes from the plan, the corpus and the tracker.
-
-    Checkpoints lie under the identity of the dataset they lead to, so a changed setting never resumes an old run.
-    """
-    folder = home() / "checkpoints" / f"{out.asset}-{out.folder.rsplit('/', 1)[-1]}"
+    """What every job takes from the plan, the corpus and the tracker. A changed setting never resumes an old run."""
+    folder = run_folder(out.asset, out.folder.rsplit("/", 1)[-1])
     words = vocabulary(tokenizer)
     return {
         "folder": str(folder),

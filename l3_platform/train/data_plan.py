@@ -107,7 +107,11 @@ def write_plans(folder: str | Path, plans: tuple[DataPlan, ...]) -> None:
 def read_plans(folder: str | Path) -> tuple[DataPlan, ...]:
     """Of a run's folder or an exported model, earliest first; empty where it tells nothing of its data."""
     path = Path(folder) / FILE
-    return _PLANS.validate_json(path.read_bytes()) if path.exists() else ()
+    return plans_in(path.read_bytes()) if path.exists() else ()
+
+
+def plans_in(content: bytes) -> tuple[DataPlan, ...]:
+    return _PLANS.validate_json(content)
 
 
 _PLANS = TypeAdapter(tuple[DataPlan, ...])

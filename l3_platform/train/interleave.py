@@ -23,7 +23,7 @@ class Mixture(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    from_tokens: int = Field(0, ge=0)
+    from_tokens: int = Field(default=0, ge=0)
     shares: Mapping[str, float]
 
 

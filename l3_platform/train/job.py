@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from l3_platform.model.config import ModelConfig
-from l3_platform.settings import Stage
+from l3_platform.settings import Stage, home
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.interleave import Mixture
 
@@ -148,6 +148,11 @@ class TrainResult(BaseModel):
         """The result in a final model's folder; None where no run has finished there."""
         path = Path(output) / RESULT_FILE
         return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def run_folder(asset: str, fingerprint: str) -> Path:
+    """Where a run keeps its checkpoints, metrics and ledger: under the identity of the dataset that it leads to."""
+    return home() / "checkpoints" / f"{asset}-{fingerprint}"
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -91,7 +91,9 @@ MORE_MATHS = Mix(changes=(MixChange(from_tokens=600_000, multilingual=0.12), Mix
 def mixtures(available, mix=MORE_MATHS, total=1_000_000) -> dict[int, dict[str, dict]]:
     """Rows of pre-training by first token and domain."""
     rows = [row for row in data_mix(available, mix, total, 0).to_pylist() if row["phase"] == "pretrain"]
-    return {row["from_tokens"]: {one["domain_group"]: one for one in rows if one["from_tokens"] == row["from_tokens"]} for row in rows}
+    return {
+        row["from_tokens"]: {one["domain_group"]: one for one in rows if one["from_tokens"] == row["from_tokens"]} for row in rows
+    }
 
 
 def test_a_change_keeps_the_weights_that_it_does_not_name():

@@ -183,7 +183,12 @@ def test_the_last_step_is_cut_to_the_total_in_whole_sequences() -> None:
 @pytest.mark.parametrize("total", [16, 64, 170, 330, 5000])
 def test_a_token_s_step_is_found_without_a_scan(total: int) -> None:
     skipped = Stage(from_tokens=110, batch_tokens=16, seq_len=16)  # over before the batch at 64 is
-    ramp = (*RAMP, skipped, Stage(from_tokens=120, batch_tokens=160, seq_len=16), Stage(from_tokens=2000, batch_tokens=16, seq_len=4))
+    ramp = (
+        *RAMP,
+        skipped,
+        Stage(from_tokens=120, batch_tokens=160, seq_len=16),
+        Stage(from_tokens=2000, batch_tokens=16, seq_len=4),
+    )
     every = list(steps(ramp, total))
     assert [s.index for s in every] == list(range(len(every))) and every[-1].end == total // 16 * 16
     for position in range(0, every[-1].end, 7):

@@ -69,7 +69,9 @@ def test_the_trainer_records_each_token_that_it_reads(tmp_path: Path, changes: t
     from l3_platform.train.token_stream import TokenStream
 
     real = TokenStream.read
-    monkeypatch.setattr(TokenStream, "read", lambda self, start, count: reads.append((len(self), start, count)) or real(self, start, count))
+    monkeypatch.setattr(
+        TokenStream, "read", lambda self, start, count: reads.append((len(self), start, count)) or real(self, start, count)
+    )
     train(job.model_copy(update={"held_out": {}}))
     recorded = [(5000, int(row["start"]), int(row["tokens"]) + 1) for row in np.concatenate([read(job.folder)])]
     assert sorted(recorded) == sorted(reads) and sum(count - 1 for _, _, count in reads) == 8192
