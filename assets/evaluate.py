@@ -12,7 +12,8 @@ def _beats_unigram(made: Made) -> Verdict:
 
 def _annealing_helps(made: Made) -> Verdict:
     """Annealing is to teach what its mix upsamples: held-out loss falls over the domains of which it holds more than before."""
-    shares = {(row["phase"], row["domain_group"]): row["share"] for row in made.catalog.dataset("data_mix").read().to_pylist()}
+    rows = sorted(made.catalog.dataset("data_mix").read().to_pylist(), key=lambda row: row["from_tokens"])
+    shares = {(row["phase"], row["domain_group"]): row["share"] for row in rows}  # of pre-training, those of its last mixture
     upsampled = sorted({name for phase, name in shares if phase == "anneal" and shares["anneal", name] > shares["pretrain", name]})
     seen = sum(row["tokens"] for row in made.dataset.read().to_pylist() if row["domain_group"] in upsampled)
     if not seen:

@@ -1,6 +1,7 @@
 """mix: the one decision over all sidecars, then tokens, then shares."""
 
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 import pyarrow.compute as pc
@@ -89,22 +90,26 @@ def token_shards(build: Build) -> Built:
 
 
 def _shares_sum_to_one(made: Made) -> Verdict:
-    table = made.dataset.read(["phase", "share"]).group_by("phase").aggregate([("share", "sum")]).to_pylist()
-    sums = {row["phase"]: row["share_sum"] for row in table}
+    table = made.dataset.read(["phase", "from_tokens", "share"])
+    summed = table.group_by(["phase", "from_tokens"]).aggregate([("share", "sum")]).to_pylist()
+    sums = {f"{row['phase']} from {row['from_tokens']:,} tokens": row["share_sum"] for row in summed}
     return Verdict(all(abs(total - 1.0) < 1e-9 for total in sums.values()), sums)
 
 
 def _show_mix(made: Made) -> Card:
     rows = made.dataset.read().to_pylist()
-    return Card(
-        samples={"mix": made.dataset.read()},
-        chart=bars({f"{row['phase']} {row['domain_group']}": round(row["share"], 4) for row in rows}, unit="share of tokens"),
-    )
+    shares = {_mixture(row): round(row["share"], 4) for row in rows}
+    return Card(samples={"mix": made.dataset.read()}, chart=bars(shares, unit="share of tokens"))
+
+
+def _mixture(row: dict[str, Any]) -> str:
+    since = f" from {row['from_tokens']:,}" if row["from_tokens"] else ""
+    return f"{row['phase']}{since} {row['domain_group']}"
 
 
 @stage_asset(group="mix", kinds={"arrow"}, checks=[Check("shares_sum_to_one", _shares_sum_to_one, blocking=True)], show=_show_mix)
 def data_mix(build: Build) -> Built:
-    """Shares of tokens a domain for pre-training and annealing: 50/25/17/8 as far as the data reach (Llama 3, section 3.1.2)."""
+    """Shares of tokens a domain, changes on the way included: 50/25/17/8 as far as the data reach (Llama 3, section 3.1.2)."""
     from l3_platform.mix.data_mix import data_mix as shares
     from l3_platform.tokens.build import tokens_by_domain
 

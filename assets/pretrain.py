@@ -48,6 +48,21 @@ def _loss_as_predicted(made: Made) -> Verdict:
     return Verdict(predicted.low <= loss <= predicted.high, facts)
 
 
+def _fed_as_mixed(made: Made) -> Verdict:
+    """What the ranks recorded as read is the mix that was asked for, each mixture by itself."""
+    legs = json.loads(files.read(made.dataset.file("consumed.json")))
+    facts, good = {}, True
+    for leg in legs:
+        total = sum(leg["tokens"].values())
+        asked = sum(leg["shares"].values())
+        for domain, tokens in leg["tokens"].items():
+            share, wanted = tokens / total, leg["shares"].get(domain, 0.0) / asked
+            facts[f"{domain} from {leg['from_tokens']:,} tokens"] = f"{share:.1%} of {total:,}, asked for {wanted:.1%}"
+            good = good and abs(tokens - wanted * total) <= leg["slack"]
+    recorded = sum(sum(leg["tokens"].values()) for leg in legs)
+    return Verdict(good and recorded == made.dataset.manifest.metrics["tokens"], facts | {"recorded tokens": recorded})
+
+
 def _curve(made: Made) -> Card:
     curve = json.loads(files.read(made.dataset.file("loss.json")))
     figure, axes = new_figure(height=2.6)
@@ -62,6 +77,7 @@ def _curve(made: Made) -> Card:
 
 
 FINITE = Check("loss_is_finite", _loss_is_finite, blocking=True)
+FED = Check("fed_as_mixed", _fed_as_mixed, description="the ledger's tokens of each domain are the shares of data_mix")
 
 
 @stage_asset(
@@ -69,6 +85,7 @@ FINITE = Check("loss_is_finite", _loss_is_finite, blocking=True)
     kinds={"torch", "mlflow"},
     checks=[
         FINITE,
+        FED,
         Check("trained_as_planned", _as_planned, description="tokens and parameters are those of training_plan"),
         Check("loss_is_as_predicted", _loss_as_predicted, description="held-out loss lies in the plan's 90 % interval"),
     ],
@@ -82,7 +99,7 @@ def pretrained(build: Build) -> Built:
     return _trained(build, build_pretrained)
 
 
-@stage_asset(group="pretrain", kinds={"torch", "mlflow"}, checks=[FINITE], show=_curve, pool=TRAINING_POOL)
+@stage_asset(group="pretrain", kinds={"torch", "mlflow"}, checks=[FINITE, FED], show=_curve, pool=TRAINING_POOL)
 def annealed(build: Build) -> Built:
     """Learning rate to zero on the annealing mix; the mean of the checkpoints is the model (Llama 3, section 3.4.3)."""
     from l3_platform.pretrain import build_annealed

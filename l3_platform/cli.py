@@ -109,6 +109,34 @@ def why(
 
 
 @app.command()
+def trained_on(
+    asked: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[CHECKPOINT] URL",
+            help="A checkpoint's, run's or exported model's folder, or `pretrained` or `annealed` (default: the newest of all); "
+            "then the URL or doc_id of a page.",
+        ),
+    ],
+    profile: Profile = "demo",
+    source: Source = "",
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a model was trained on a page, at which steps, and on which of its tokens; or why not."""
+    from l3_platform import trained_on as telling
+
+    if len(asked) > 2:
+        raise settings_module.SettingsError(f"trained-on takes a checkpoint and a URL, or a URL alone (got {len(asked)} arguments)")
+    *checkpoint, url = asked
+    catalog = _catalog(settings_module.load(profile, _overrides(source, overrides)))
+    exposure = telling.of(url, "".join(checkpoint), catalog)
+    typer.echo(telling.as_json(exposure) if as_json else telling.as_text(exposure))
+    if exposure.verdict == "unknown":
+        raise typer.Exit(1)
+
+
+@app.command()
 def sweep(
     variations: Annotated[list[str], typer.Argument(metavar="KEY=VALUE,VALUE...", help="Thresholds to try; several make a grid.")],
     profile: Profile = "demo",

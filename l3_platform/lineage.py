@@ -87,15 +87,15 @@ STAGES = _stages(
     ),
     Stage("tokenizer", "1", ("tokenizer", "mix.held_out_share"), ("curated_documents",)),
     Stage("token_shards", "2", ("mix.held_out_share", "mix.topic_weights"), ("curated_documents", "tokenizer")),
-    Stage("data_mix", "1", ("mix", "anneal.tokens"), ("token_shards",)),
+    Stage("data_mix", "2", ("mix", "anneal.tokens"), ("token_shards",)),
     # scaling
-    Stage("isoflop_runs", "1", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
+    Stage("isoflop_runs", "2", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
     Stage("scaling_laws", "2", (), ("isoflop_runs",)),
     Stage("training_plan", "2", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
-    Stage("pretrained", "1", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
-    Stage("annealed", "1", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
-    Stage("evaluation", "1", ("evaluate",), ("pretrained", "annealed", "token_shards", "data_mix", "tokenizer")),
+    Stage("pretrained", "2", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
+    Stage("annealed", "2", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
+    Stage("evaluation", "2", ("evaluate",), ("pretrained", "annealed", "token_shards", "tokenizer")),
 )
 
 ANNOTATORS = ("simulated", "endpoint")  # what a classifier's `labels` may be beside a file

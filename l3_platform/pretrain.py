@@ -17,10 +17,13 @@ from l3_platform.scaling.plan import TrainingPlan
 from l3_platform.settings import Settings, home
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import vocabulary
-from l3_platform.train.job import RESULT_FILE, TrainJob, TrainResult
-from l3_platform.train.streams import local_streams, shares_of
+from l3_platform.train import ledger
+from l3_platform.train.data_plan import read_plans
+from l3_platform.train.job import RESULT_FILE, TrainJob, TrainResult, run_folder
+from l3_platform.train.streams import local_streams, mixtures_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
+CONSUMED = "consumed.json"
 MODEL = pa.schema([("file", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
 
 
@@ -48,10 +51,12 @@ def build_pretrained(
 ) -> Built:
     """Train what the plan says, from fresh weights, on the pre-training mix."""
     plan = read_plan(training_plan[0])
+    first, *changes = mixtures_of(data_mix[0], "pretrain")
     job = TrainJob.from_settings(
         settings.train,
         **_common(plan, token_shards[0], tokenizer[0], out, tracked),
-        shares=shares_of(data_mix[0], "pretrain"),
+        shares=first.shares,
+        mix_changes=tuple(changes),
         total_tokens=plan.total_tokens,
         ramp=plan.ramp,
         learning_rate=plan.learning_rate,
@@ -79,7 +84,7 @@ def build_annealed(
     job = TrainJob.from_settings(
         settings.train,
         **_common(plan, token_shards[0], tokenizer[0], out, tracked),
-        shares=shares_of(data_mix[0], "anneal"),
+        shares=mixtures_of(data_mix[0], "anneal")[0].shares,
         total_tokens=tokens,
         ramp=(last.model_copy(update={"from_tokens": 0}),),
         schedule="linear_to_zero",
@@ -95,11 +100,8 @@ def build_annealed(
 
 
 def _common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset, out: Writer, tracked: Tracked) -> dict[str, Any]:
-    """What every job takes from the plan, the corpus and the tracker.
-
-    Checkpoints lie under the identity of the dataset they lead to, so a changed setting never resumes an old run.
-    """
-    folder = home() / "checkpoints" / f"{out.asset}-{out.folder.rsplit('/', 1)[-1]}"
+    """What every job takes from the plan, the corpus and the tracker. A changed setting never resumes an old run."""
+    folder = run_folder(out.asset, out.folder.rsplit("/", 1)[-1])
     words = vocabulary(tokenizer)
     return {
         "folder": str(folder),
@@ -121,8 +123,9 @@ def _taken_in(result: TrainResult, job: TrainJob, out: Writer) -> Built:
         files.upload(path, files.join(out.folder, "model", path.name))
         rows.append({"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)})
     table = pa.Table.from_pylist(rows, schema=MODEL)
-    curve = json.dumps(loss_curve(Path(job.folder))).encode()
-    out.put("part-00000", Output(table, Counts.annotated(table.num_rows), files={"loss.json": curve}))
+    told = {"loss.json": loss_curve(Path(job.folder)), CONSUMED: consumed(job)}
+    contents = {name: json.dumps(content).encode() for name, content in told.items()}
+    out.put("part-00000", Output(table, Counts.annotated(table.num_rows), files=contents))
     metrics = {
         "steps": result.steps,
         "tokens": result.tokens,
@@ -150,6 +153,26 @@ def loss_curve(folder: Path) -> dict[str, list[float]]:
 def result_of(trained: Dataset) -> TrainResult:
     """What the training of `pretrained` or `annealed` came to."""
     return TrainResult.model_validate_json(files.read(files.join(trained.folder, "model", RESULT_FILE)))
+
+
+def consumed(job: TrainJob) -> list[dict[str, Any]]:
+    """What the run was fed, counted from its ledger: of each mixture that it reached, the shares that were planned and the
+    tokens of each domain. A step that a change falls into counts to the mixture after it, and the interleaving is off by
+    units: a domain's share is met within `slack` tokens."""
+    plan = read_plans(job.folder)[-1]
+    begun = [(step, mixture) for mixture in plan.mixtures if (step := plan.step_at(mixture.from_tokens))]
+    bounds = [*(step.index for step, _ in begun[1:]), plan.last_step]
+    fed = ledger.consumed(job.folder, list(job.data), bounds)
+    return [
+        {"from_tokens": step.start, "shares": dict(mixture.shares), "tokens": tokens, "slack": 3 * plan.unit + step.tokens}
+        for (step, mixture), tokens in zip(begun, fed, strict=True)
+    ]
+
+
+def tokens_seen(trained: Dataset) -> dict[str, int]:
+    """Tokens of each domain that a run of `pretrained` or `annealed` was fed."""
+    legs = json.loads(files.read(trained.file(CONSUMED)))
+    return {domain: sum(leg["tokens"][domain] for leg in legs) for domain in legs[0]["tokens"]}
 
 
 def model_folder(trained: Dataset) -> Path:

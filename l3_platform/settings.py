@@ -204,6 +204,16 @@ class Tokenizer(Section):
     sample_bytes: int = Field(default=16 << 20, description="text that the BPE is trained on, bytes")
 
 
+class MixChange(Section):
+    """From `from_tokens` of pre-training on, other weights; those that are not named stay as they were (Llama 3, 3.4.1)."""
+
+    from_tokens: int = Field(ge=1)
+    general: float | None = None
+    math: float | None = None
+    code: float | None = None
+    multilingual: float | None = None
+
+
 class Mix(Section):
     """Shares of tokens a domain. Llama 3, section 3.1.2: 50 % general, 25 % maths and reasoning, 17 % code, 8 % multilingual."""
 
@@ -211,6 +221,7 @@ class Mix(Section):
     math: float = 0.25
     code: float = 0.17
     multilingual: float = 0.08
+    changes: tuple[MixChange, ...] = Field(default=(), description="of the shares while pre-training goes on, by tokens")
     max_epochs: float = Field(default=4.0, description="repetitions of a domain above which its share is capped")
     held_out_share: float = Field(default=0.05, description="documents kept for evaluation, by hash of doc_id")
     topic_weights: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(

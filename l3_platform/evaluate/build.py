@@ -8,10 +8,10 @@ from typing import Any
 from l3_platform.engine import Counts, Output
 from l3_platform.evaluate.held_out import evaluate_models
 from l3_platform.evaluate.unigram import mixture_counts
-from l3_platform.pretrain import model_folder
+from l3_platform.pretrain import model_folder, tokens_seen
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Writer
-from l3_platform.tokens.build import vocabulary
+from l3_platform.tokens.build import tokens_by_domain, vocabulary
 from l3_platform.train.streams import local_streams
 
 INDEX_COLUMNS = ["doc_id", "domain_group", "split", "file", "start", "tokens", "bytes"]
@@ -21,20 +21,14 @@ def build_evaluation(
     pretrained: Sequence[Dataset],
     annealed: Sequence[Dataset],
     token_shards: Sequence[Dataset],
-    data_mix: Sequence[Dataset],
     tokenizer: Sequence[Dataset],
     *,
     out: Writer,
     settings: Settings,
 ) -> tuple[Sequence[str], Mapping[str, Any]]:
     """Held-out loss and bits per byte of each domain, before and after annealing, beside a unigram model's."""
-    words, tokens = vocabulary(tokenizer[0]), pretrained[0].manifest.metrics["tokens"]
-    rows = data_mix[0].read(["phase", "domain_group", "share", "tokens_available"]).to_pylist()
-    epochs = {
-        row["domain_group"]: row["share"] * tokens / row["tokens_available"]
-        for row in rows
-        if row["phase"] == "pretrain" and row["tokens_available"]
-    }
+    words, available = vocabulary(tokenizer[0]), tokens_by_domain(token_shards[0])
+    epochs = {domain: seen / available[domain] for domain, seen in tokens_seen(pretrained[0]).items() if available[domain]}
     table = evaluate_models(
         {"pretrained": model_folder(pretrained[0]), "annealed": model_folder(annealed[0])},
         local_streams(token_shards[0], "held_out"),

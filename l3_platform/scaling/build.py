@@ -15,7 +15,7 @@ from l3_platform.scaling.surface import LossSurface, fit_surface
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import tokens_by_domain, vocabulary
-from l3_platform.train.streams import local_streams, shares_of
+from l3_platform.train.streams import local_streams, mixtures_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
 LAW, SURFACE, PLAN = "law.json", "surface.json", "plan.json"
@@ -34,7 +34,7 @@ def build_isoflop_runs(
     available = sum(tokens_by_domain(token_shards[0]).values())
     candidates = points(settings, words.size, available)
     data, held_out = local_streams(token_shards[0], "train"), local_streams(token_shards[0], "held_out")
-    shares = shares_of(data_mix[0], "pretrain")
+    shares = mixtures_of(data_mix[0], "pretrain")[0].shares  # the mix that training begins with
     tasks = {
         point.name: PointTask(point, data, held_out, shares, words.bos_id, words.eos_id, settings)
         for point in candidates

@@ -123,14 +123,17 @@ def read_tokens(url: str) -> np.ndarray:
 
 def stream_urls(shards: Dataset, split: str) -> dict[str, list[str]]:
     """URLs of the streams of a split (`train`, `held_out`) by domain, shards in order; empty domains are absent."""
-    found: dict[str, list[str]] = {}
-    for domain in DOMAINS:
-        prefix = f"{split}-{domain}-"
-        names = sorted(name.removeprefix("files/") for name in shards.files)
-        urls = [shards.file(name) for name in names if name.startswith(prefix)]
-        if urls:
-            found[domain] = urls
-    return found
+    return {domain: [shards.file(name) for name in listed] for domain, listed in stream_files(shards, split).items()}
+
+
+def stream_files(shards: Dataset, split: str) -> dict[str, dict[str, int]]:
+    """The same by name, with their tokens: with the index, the place of every document in its domain's stream."""
+    sizes = {entry.name.removeprefix("files/"): entry.bytes for account in shards.manifest.shards for entry in account.files}
+    found = {
+        domain: {name: sizes[name] // TOKEN.itemsize for name in sorted(sizes) if name.startswith(f"{split}-{domain}-")}
+        for domain in DOMAINS
+    }
+    return {domain: listed for domain, listed in found.items() if listed}
 
 
 def totals(index: pa.Table) -> pa.Table:

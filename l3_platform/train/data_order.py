@@ -1,29 +1,29 @@
-"""Which tokens a step sees: a pure function of (seed, token position), whatever the number of ranks.
+"""Which tokens a step sees: a pure function of (seed, token position), whatever the number of ranks; and its inverse.
 
-The run is cut into units as long as its longest sequence. Unit `u` belongs to one domain (low-discrepancy: every prefix
-of the run holds the shares to within a few units) and is the n-th unit of that domain, which a keyed permutation maps
-to a window of the domain's token files. A sequence is a slice of a unit, so each token is seen once an epoch by every
-batch ramp, sequence length and mesh. NumPy only.
+The run is cut into units as long as its longest sequence. Unit `u` is the n-th unit of one domain (`interleave`), and
+that reads a window of the domain's token files. Windows tile the files end to end, again and again; a keyed permutation
+shuffles those that lie whole inside one epoch, and the one that ends an epoch and begins the next stays between them. So
+an epoch holds each token of the domain exactly once, at any number of tokens, and a sequence is a slice of a unit, so this
+is true of every batch ramp, sequence length, mesh and change of the mixture. Plain arithmetic: nothing is listed or stored.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import NamedTuple
 
 from l3_platform.settings import Stage
+from l3_platform.train.interleave import Interleave, Mixture
+from l3_platform.train.permutation import key_of, mix, permute, unpermute
 
-_ONE = 1 << 32  # shares and phases as integers over 2^32: exact at any position, unlike floats past 2^53
+Shuffle = Callable[[int, int, int], int]
 
 
 @dataclass(frozen=True)
 class Step:
-    """Tokens [start, start + tokens) of the run, as sequences of `seq_len`."""
+    """Tokens [start, start + tokens) of the run, as sequences of `seq_len`. `index` counts from 0."""
 
     index: int
     start: int
@@ -41,109 +41,118 @@ class Step:
 
 def steps(ramp: Sequence[Stage], total_tokens: int) -> Iterator[Step]:
     """All steps of a run. Batch and sequence length follow the tokens consumed, never step counts (Llama 3, 3.4.1)."""
+    for leg in _legs(ramp, total_tokens):
+        for number in range(leg.steps):
+            yield leg.step(number)
+
+
+def step_at(ramp: Sequence[Stage], total_tokens: int, position: int) -> Step | None:
+    """The step that holds token `position` of the run; None past its end."""
+    legs = [leg for leg in _legs(ramp, total_tokens) if leg.steps]
+    if not 0 <= position < legs[-1].end:
+        return None
+    leg = legs[bisect_right([leg.start for leg in legs], position) - 1]
+    return leg.step((position - leg.start) // leg.stage.batch_tokens)
+
+
+@dataclass(frozen=True)
+class _Leg:
+    """Steps of one stage of the ramp; the last step of a run may be shorter than the stage's batch."""
+
+    index: int
+    start: int
+    end: int
+    stage: Stage
+
+    @property
+    def steps(self) -> int:
+        return -(-(self.end - self.start) // self.stage.batch_tokens)
+
+    def step(self, number: int) -> Step:
+        start = self.start + number * self.stage.batch_tokens
+        return Step(self.index + number, start, min(self.stage.batch_tokens, self.end - start), self.stage.seq_len)
+
+
+def _legs(ramp: Sequence[Stage], total_tokens: int) -> Iterator[_Leg]:
     unit = max(stage.seq_len for stage in ramp)
     total = total_tokens // unit * unit
-    starts = [stage.from_tokens for stage in ramp]
     position = index = 0
-    while position < total:
-        stage = ramp[bisect_right(starts, position) - 1]
-        step = Step(index, position, min(stage.batch_tokens, total - position), stage.seq_len)
-        yield step
-        position, index = step.end, index + 1
+    for stage, until in zip(ramp, [*(later.from_tokens for later in ramp[1:]), total], strict=True):
+        count = max(0, -(-(min(until, total) - position) // stage.batch_tokens))
+        leg = _Leg(index, position, min(position + count * stage.batch_tokens, total), stage)
+        yield leg
+        position, index = leg.end, index + count
+
+
+class Piece(NamedTuple):
+    """Tokens [start, start + tokens) of a domain's endless ring: epoch · its tokens + the position in its files."""
+
+    domain: str
+    start: int
+    tokens: int
+
+
+class Occurrence(NamedTuple):
+    """A piece of what was looked for, and the token of the run at which it is read; None where it never is."""
+
+    piece: Piece
+    position: int | None
 
 
 class DataOrder:
-    """`sequence(position, seq_len)` for any position of the run that is a multiple of `seq_len`.
+    """`piece(position, seq_len)` for any position of the run that is a multiple of `seq_len`.
 
-    Raises ValueError where a domain with a share holds no token.
+    `sizes` are the tokens of each domain. Raises ValueError where a domain with a share holds no token.
     """
 
-    def __init__(self, streams: Mapping[str, TokenStream], shares: Mapping[str, float], unit: int, seed: int) -> None:
+    def __init__(self, sizes: Mapping[str, int], mixtures: Sequence[Mixture], unit: int, seed: int) -> None:
         self.unit = unit
-        self.domains = sorted(domain for domain, share in shares.items() if share > 0)
-        for domain in self.domains:
-            if len(streams[domain]) == 0:
-                raise ValueError(f"data: domain {domain!r} has a share of {shares[domain]} but its files hold no token")
-        self._streams = [streams[domain] for domain in self.domains]
-        self._keys = [_hash(seed, domain) for domain in self.domains]
-        # Share of each domain among those not yet decided: a chain of two-way splits needs no table of past choices.
-        rest = np.cumsum([shares[domain] for domain in self.domains][::-1])[::-1]
-        self._splits = [round(shares[domain] / float(left) * _ONE) for domain, left in zip(self.domains, rest, strict=True)]
-        self._splits[-1] = _ONE
-        self._phases = [_hash(seed, f"phase of {domain}") % _ONE for domain in self.domains]
+        self._sizes = sizes
+        self._interleave = Interleave(mixtures, unit, seed)
+        for domain in self._interleave.domains:
+            if not sizes.get(domain):
+                raise ValueError(f"data: domain {domain!r} has a share of the mix but its files hold no token")
+        self._keys = {domain: key_of(seed, domain) for domain in self._interleave.domains}
 
-    def sequence(self, position: int, seq_len: int) -> np.ndarray:
-        """uint32 [seq_len + 1]: the inputs, and one token more, the last target."""
+    @property
+    def domains(self) -> list[str]:
+        """Those with a share at any time."""
+        return self._interleave.domains
+
+    def piece(self, position: int, seq_len: int) -> Piece:
+        """What the sequence at a position of the run reads."""
         unit, offset = divmod(position, self.unit)
-        domain, number = self.place(unit)
-        stream = self._streams[domain]
-        windows = max(1, len(stream) // self.unit)
-        epoch, index = divmod(number, windows)
-        window = epoch * windows + permute(index, windows, _mix(self._keys[domain] + epoch))
-        # Windows tile the files end to end again and again: the rest of an epoch begins the next, and none is lost.
-        return stream.read(window * self.unit + offset, seq_len + 1)
+        domain, number = self._interleave.place(unit)
+        return Piece(domain, self._shuffled(domain, number, permute) * self.unit + offset, seq_len)
 
-    def place(self, unit: int) -> tuple[int, int]:
-        """(index into `domains`, number of the unit inside that domain)."""
-        for domain, (split, phase) in enumerate(zip(self._splits, self._phases, strict=True)):
-            before, after = (unit * split + phase) // _ONE, ((unit + 1) * split + phase) // _ONE
-            if after > before:
-                return domain, before
-            unit -= before
-        raise AssertionError("the last domain takes every unit that reaches it")
+    def occurrences(self, domain: str, start: int, tokens: int, total_tokens: int) -> list[Occurrence]:
+        """Where a run reads tokens [start, start + tokens) of a domain's files: in the order of the run, a piece a unit.
 
+        The inverse of `piece`: every epoch that begins within `total_tokens`, and the first one even where it comes later.
+        Empty where the domain has no share.
+        """
+        if domain not in self._keys:
+            return []
+        read = self._interleave.before(-(-total_tokens // self.unit))[domain] * self.unit
+        found = []
+        for epoch in range(max(1, -(-read // self._sizes[domain]))):
+            at = epoch * self._sizes[domain] + start
+            for window in range(at // self.unit, (at + tokens - 1) // self.unit + 1):
+                first = max(at, window * self.unit)
+                piece = Piece(domain, first, min(at + tokens, (window + 1) * self.unit) - first)
+                found.append(Occurrence(piece, self._position(domain, window, first)))
+        return sorted(found, key=lambda one: (one.position is None, one.position))
 
-class TokenStream:
-    """Token files as one endless ring, memory-mapped; a read may straddle files and the end."""
+    def _position(self, domain: str, window: int, ring: int) -> int | None:
+        unit = self._interleave.unit_of(domain, self._shuffled(domain, window, unpermute))
+        return None if unit is None else unit * self.unit + ring - window * self.unit
 
-    def __init__(self, files: Sequence[str]) -> None:
-        self._maps: list[np.ndarray] = []
-        for file in files:
-            size = os.path.getsize(file)
-            if size % 4:
-                raise ValueError(f"{file}: {size} bytes is not a whole number of uint32 tokens; write the shard again")
-            if size:
-                self._maps.append(np.memmap(file, dtype="<u4", mode="r"))
-        self._ends = np.cumsum([len(tokens) for tokens in self._maps], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if self._maps else 0
-
-    def read(self, start: int, count: int) -> np.ndarray:
-        """uint32 [count] from ring position `start`."""
-        pieces = []
-        position = start % len(self)
-        while count:
-            file = int(np.searchsorted(self._ends, position, side="right"))
-            tokens = self._maps[file]
-            inside = position - (int(self._ends[file]) - len(tokens))
-            piece = tokens[inside : inside + count]
-            pieces.append(piece)
-            count -= len(piece)
-            position = (position + len(piece)) % len(self)
-        return np.concatenate(pieces)
-
-
-def permute(index: int, size: int, key: int) -> int:
-    """A keyed permutation of range(size): Feistel network with cycle walking (Black and Rogaway 2002)."""
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = (1 << half) - 1
-    while True:
-        left, right = index >> half, index & mask
-        for turn in range(4):
-            left, right = right, left ^ (_mix(key + (turn << 56) + right) & mask)
-        index = left << half | right
-        if index < size:
-            return index
-
-
-def _mix(value: int) -> int:
-    """splitmix64 (Steele et al. 2014)."""
-    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return value ^ (value >> 31)
-
-
-def _hash(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest(), "little")
+    def _shuffled(self, domain: str, number: int, shuffle: Shuffle) -> int:
+        """The window that the domain's n-th unit reads, or with `unpermute` the unit that reads the n-th window."""
+        size = self._sizes[domain]
+        epoch = number * self.unit // size
+        if (number + 1) * self.unit > (epoch + 1) * size:
+            return number  # it ends this epoch and begins the next
+        first = -(-epoch * size // self.unit)
+        count = (epoch + 1) * size // self.unit - first
+        return first + shuffle(number - first, count, mix(self._keys[domain] + epoch))

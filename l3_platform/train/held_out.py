@@ -9,8 +9,8 @@ import torch
 
 from l3_platform.model.llama import Llama
 from l3_platform.parallel.parallelize import reshard
-from l3_platform.train.data_order import TokenStream
 from l3_platform.train.ranks import Ranks
+from l3_platform.train.token_stream import TokenStream
 
 
 @torch.no_grad()

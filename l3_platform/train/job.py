@@ -12,8 +12,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from l3_platform.model.config import ModelConfig
-from l3_platform.settings import Stage
+from l3_platform.settings import Stage, home
 from l3_platform.settings import Train as TrainSettings
+from l3_platform.train.interleave import Mixture
 
 RESULT_FILE = "result.json"
 
@@ -45,6 +46,7 @@ class TrainJob(BaseModel):
     data: dict[str, tuple[str, ...]] = Field(description="token files of each domain, in order")
     held_out: dict[str, tuple[str, ...]] = Field({}, description="token files of each domain for the loss at the end")
     shares: dict[str, float] = Field(description="weight of each domain, of tokens; need not sum to 1")
+    mix_changes: tuple[Mixture, ...] = Field((), description="weights that replace them on the way, by tokens")
     bos_id: int
     eos_id: int
     total_tokens: int = Field(ge=1, description="rounded down to whole sequences of the longest length")
@@ -93,6 +95,11 @@ class TrainJob(BaseModel):
         write_text(path, self.model_dump_json(indent=2) + "\n")
 
     @property
+    def mixtures(self) -> tuple[Mixture, ...]:
+        """All of the run, in order."""
+        return (Mixture(shares=self.shares), *self.mix_changes)
+
+    @property
     def fingerprint(self) -> str:
         """Identity of the mathematics: two jobs that share it may share checkpoints, wherever their files lie."""
         plain = self.model_dump(mode="json")
@@ -109,13 +116,7 @@ class TrainJob(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not any(share > 0 for share in self.shares.values()):
-            raise ValueError("shares: no domain has a positive weight; nothing would be trained on")
-        for domain, share in self.shares.items():
-            if share < 0:
-                raise ValueError(f"shares: {domain} has the negative weight {share}")
-            if share > 0 and not self.data.get(domain):
-                raise ValueError(f"data: domain {domain!r} has weight {share} but no token files; known: {sorted(self.data)}")
+        _check_mixtures(self.mixtures, self.data)
         if self.average_last and not self.checkpoint_every_tokens:
             raise ValueError(f"average_last is {self.average_last}, so checkpoint_every_tokens must be set too")
         _check_ramp(self.ramp, self.total_tokens)
@@ -149,6 +150,11 @@ class TrainResult(BaseModel):
         return cls.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def run_folder(asset: str, fingerprint: str) -> Path:
+    """Where a run keeps its checkpoints, metrics and ledger: under the identity of the dataset that it leads to."""
+    return home() / "checkpoints" / f"{asset}-{fingerprint}"
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Atomically: whoever reads sees the whole old text or the whole new one."""
     target = Path(path)
@@ -159,6 +165,22 @@ def write_text(path: str | Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, target)
+
+
+def _check_mixtures(mixtures: tuple[Mixture, ...], data: Mapping[str, tuple[str, ...]]) -> None:
+    starts = [mixture.from_tokens for mixture in mixtures]
+    if starts != sorted(set(starts)):
+        raise ValueError(f"mix_changes: from_tokens must be above 0 and increase (got {starts[1:]})")
+    for mixture in mixtures:
+        if not any(share > 0 for share in mixture.shares.values()):
+            raise ValueError(
+                f"shares: no domain has a positive weight from {mixture.from_tokens} tokens on; nothing would be trained on"
+            )
+        for domain, share in mixture.shares.items():
+            if share < 0:
+                raise ValueError(f"shares: {domain} has the negative weight {share}")
+            if share > 0 and not data.get(domain):
+                raise ValueError(f"data: domain {domain!r} has weight {share} but no token files; known: {sorted(data)}")
 
 
 def _check_ramp(ramp: tuple[Stage, ...], total_tokens: int) -> None:

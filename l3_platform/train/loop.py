@@ -23,13 +23,17 @@ from l3_platform.parallel.mesh import mesh_for
 from l3_platform.parallel.parallelize import full, local_rows, parallelize, reduce_gradients
 from l3_platform.train.average import average_newest
 from l3_platform.train.checkpoint import Checkpoints, Position
-from l3_platform.train.data_order import DataOrder, Step, TokenStream, steps
+from l3_platform.train.data_order import Step, steps
+from l3_platform.train.data_plan import FILE as DATA_PLAN
+from l3_platform.train.data_plan import as_text, plans_of, write_plans
 from l3_platform.train.held_out import held_out_losses
 from l3_platform.train.job import RESULT_FILE, TrainingError, TrainingStopped, TrainJob, TrainResult
+from l3_platform.train.ledger import Ledger, rewind
 from l3_platform.train.metrics import Metrics
 from l3_platform.train.optimizer import AdamW, clip_gradients
 from l3_platform.train.ranks import Ranks, ranks
 from l3_platform.train.schedule import learning_rate
+from l3_platform.train.token_stream import TokenStream
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ def train(
             run.to_the_end(on_step, stop_requested)
             return run.finish()
         finally:
+            run.ledger.close()
             if run.metrics:
                 run.metrics.close(run.final_metrics)
 
@@ -88,14 +93,20 @@ class _Run:
         self.unit = max(stage.seq_len for stage in job.ramp)
         self.parameters = parameters(job.model)
         self.total_tokens = job.total_tokens // self.unit * self.unit
-        streams = {domain: TokenStream(job.data[domain]) for domain, share in job.shares.items() if share > 0}
-        self.order = DataOrder(streams, job.shares, self.unit, job.seed)
+        self.plans = plans_of(job, fingerprint)
+        self.order = self.plans[-1].order()
+        self.streams = {domain: TokenStream(job.data[domain]) for domain in self.order.domains}
         self.model = self._build()
         self.optimizer = AdamW(self.model, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
         self.checkpoints = Checkpoints(job.folder, here, fingerprint=fingerprint, keep=max(job.keep_checkpoints, job.average_last))
         if here.first:
             self.checkpoints.clear_partial()
         self.position = self._resume()
+        if here.first:
+            write_plans(job.folder, self.plans)
+            rewind(job.folder, self.position.step)
+        here.wait()
+        self.ledger = Ledger(job.folder, list(job.data), self.position.step, data_rank=here.rank)
         self.metrics = Metrics(job.folder, self.position.step, job.mlflow_tracking_uri, job.mlflow_run_id) if here.first else None
         self.final_metrics: dict[str, float] = {}
 
@@ -154,7 +165,7 @@ class _Run:
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
         export_model(
             self.model, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
-            extra_files={RESULT_FILE: text}, full=full, writer=self.here.first,
+            extra_files={RESULT_FILE: text, DATA_PLAN: as_text(self.plans)}, full=full, writer=self.here.first,
         )  # fmt: skip
         self.here.wait()
         return result
@@ -230,7 +241,9 @@ class _Run:
         inputs = np.zeros((rows, step.seq_len), dtype=np.int64)
         targets = np.full((rows, step.seq_len), -100, dtype=np.int64)
         for row, number in enumerate(range(self.here.rank, step.sequences, self.here.size)):
-            tokens = self.order.sequence(step.start + number * step.seq_len, step.seq_len)
+            piece = self.order.piece(step.start + number * step.seq_len, step.seq_len)
+            tokens = self.streams[piece.domain].read(piece.start, piece.tokens + 1)
+            self.ledger.add(step.index + 1, piece)
             inputs[row], targets[row] = tokens[:-1], tokens[1:]
         return torch.from_numpy(inputs).to(self.here.device), torch.from_numpy(targets).to(self.here.device)
 
@@ -252,6 +265,7 @@ class _Run:
     def _save(self) -> None:
         if self.metrics:
             self.metrics.flush()
+        self.ledger.flush()
         self.checkpoints.save(self._state(self.position), self.position)
 
     def _stop(self, stop_requested: StopRequest) -> None:

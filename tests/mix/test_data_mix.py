@@ -1,7 +1,7 @@
 import pytest
 
 from l3_platform.mix.data_mix import DOMAINS, capped_shares, data_mix
-from l3_platform.settings import Mix
+from l3_platform.settings import Mix, MixChange
 
 PLENTY = dict.fromkeys(DOMAINS, 10**9)
 
@@ -81,5 +81,60 @@ def test_a_negative_share_is_refused_by_its_setting():
 def test_no_share_exceeds_its_ceiling_while_another_could_take_it():
     targets = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}
     available = {"a": 10, "b": 5, "c": 50, "d": 500}
-    got = capped_shares(targets, available, 2.0, 100)
+    (got,) = capped_shares([targets], available, 2.0, [100])
     assert got == pytest.approx({"a": 0.2, "b": 0.1, "c": 0.7 * 2 / 3, "d": 0.7 / 3})
+
+
+MORE_MATHS = Mix(changes=(MixChange(from_tokens=600_000, multilingual=0.12), MixChange(from_tokens=900_000, math=0.5)))
+
+
+def mixtures(available, mix=MORE_MATHS, total=1_000_000) -> dict[int, dict[str, dict]]:
+    """Rows of pre-training by first token and domain."""
+    rows = [row for row in data_mix(available, mix, total, 0).to_pylist() if row["phase"] == "pretrain"]
+    return {
+        row["from_tokens"]: {one["domain_group"]: one for one in rows if one["from_tokens"] == row["from_tokens"]} for row in rows
+    }
+
+
+def test_a_change_keeps_the_weights_that_it_does_not_name():
+    rows = mixtures(PLENTY)
+    assert list(rows) == [0, 600_000, 900_000]
+    expected = {"general": 0.50, "math": 0.50, "code": 0.17, "multilingual": 0.12}
+    got = {domain: row["share"] for domain, row in rows[900_000].items()}
+    assert got == pytest.approx({domain: weight / 1.29 for domain, weight in expected.items()})
+
+
+def test_each_mixture_has_its_own_tokens_and_they_sum_to_the_phase():
+    rows = mixtures(PLENTY)
+    assert [sum(row["tokens"] for row in by_domain.values()) for by_domain in rows.values()] == [600_000, 300_000, 100_000]
+
+
+def test_a_domain_is_capped_over_all_mixtures_and_still_upsampled_late():
+    rows = mixtures(PLENTY | {"math": 50_000})
+    assert sum(by_domain["math"]["epochs"] for by_domain in rows.values()) == pytest.approx(4.0, abs=1e-3)
+    ratio = rows[900_000]["math"]["share"] / rows[0]["math"]["share"]
+    assert ratio == pytest.approx((0.5 / 1.29) / 0.25)
+
+
+@pytest.mark.parametrize("scale", [1, 1000, 10**5, 10**7])
+def test_every_mixture_s_shares_sum_to_one_whatever_is_scarce(scale):
+    for by_domain in mixtures({"general": 7 * scale, "math": scale, "code": 3 * scale, "multilingual": 0}).values():
+        assert sum(row["share"] for row in by_domain.values()) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_change_beyond_the_tokens_at_hand_has_shares_and_no_tokens():
+    rows = mixtures(PLENTY, total=700_000)
+    assert sum(row["tokens"] for row in rows[900_000].values()) == 0
+    assert rows[900_000]["math"]["share"] == pytest.approx(0.5 / 1.29)
+
+
+def test_changes_out_of_order_are_refused_by_their_setting():
+    mix = Mix(changes=(MixChange(from_tokens=9, math=0.5), MixChange(from_tokens=9, math=0.6)))
+    with pytest.raises(ValueError, match=r"mix\.changes: from_tokens must increase"):
+        data_mix(PLENTY, mix, 1000, 100)
+
+
+def test_a_mixture_of_nothing_is_refused_by_its_setting():
+    nothing = MixChange(from_tokens=9, general=0.0, math=0.0, code=0.0, multilingual=0.0)
+    with pytest.raises(ValueError, match=r"mix\.changes\[0\]\.\*: the shares of the mix are all 0"):
+        data_mix(PLENTY, Mix(changes=(nothing,)), 1000, 100)

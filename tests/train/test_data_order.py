@@ -1,5 +1,6 @@
-"""The order of training data."""
+"""The order of training data, and its inverse."""
 
+import random
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -8,27 +9,39 @@ import numpy as np
 import pytest
 
 from l3_platform.settings import Stage
-from l3_platform.train.data_order import DataOrder, TokenStream, permute, steps
+from l3_platform.train.data_order import DataOrder, step_at, steps
+from l3_platform.train.interleave import Interleave, Mixture
+from l3_platform.train.permutation import permute, unpermute
+from l3_platform.train.token_stream import TokenStream
 
 RAMP = (Stage(from_tokens=0, batch_tokens=64, seq_len=8), Stage(from_tokens=100, batch_tokens=96, seq_len=16))
+PAPER = {"code": 0.17, "general": 0.5, "math": 0.25, "multilingual": 0.08}
 
 
-def write(folder: Path, name: str, tokens: np.ndarray) -> str:
-    path = folder / name
-    tokens.astype("<u4").tofile(path)
-    return str(path)
+def order_of(sizes: dict[str, int], shares: dict[str, float], *changes: Mixture, unit: int = 16, seed: int = 3) -> DataOrder:
+    return DataOrder(sizes, [Mixture(shares=shares), *changes], unit, seed)
 
 
-def order_of(folder: Path, sizes: dict[str, list[int]], shares: dict[str, float], unit: int = 16) -> DataOrder:
-    """Domains whose tokens are all different: domain index in millions, then a running number."""
-    streams = {}
-    for number, (domain, lengths) in enumerate(sizes.items(), start=1):
-        bounds = np.cumsum([0, *lengths])
-        files = [
-            write(folder, f"{domain}-{i}.bin", np.arange(a, b) + number * 1_000_000) for i, (a, b) in enumerate(pairwise(bounds))
-        ]
-        streams[domain] = TokenStream(files)
-    return DataOrder(streams, shares, unit, seed=3)
+def consumed(order: DataOrder, tokens: int, seq_len: int) -> dict[str, Counter[int]]:
+    """How often each token of the domains' endless rings is read in the first `tokens` of a run."""
+    seen = {domain: Counter() for domain in order.domains}
+    for position in range(0, tokens, seq_len):
+        piece = order.piece(position, seq_len)
+        seen[piece.domain].update(range(piece.start, piece.start + piece.tokens))
+    return seen
+
+
+def random_run(case: int) -> tuple[dict[str, int], list[Mixture], int, list[int], random.Random]:
+    """Sizes of domains, mixtures, unit and the sequence lengths that divide it: awkward ones, by a seeded draw."""
+    draw = random.Random(case)
+    unit = draw.choice([8, 12, 16, 60])
+    domains = draw.sample(["a", "b", "c", "d"], draw.randint(1, 4))
+    sizes = {domain: draw.choice([draw.randint(1, 3 * unit), draw.randint(1, 40 * unit), 5 * unit]) for domain in domains}
+    mixtures = []
+    for start in [0, *sorted(draw.sample(range(1, 60 * unit), draw.randint(0, 3)))]:
+        shares = {domain: draw.choice([0.0, draw.random()]) for domain in domains}
+        mixtures.append(Mixture(from_tokens=start, shares=shares | {draw.choice(domains): 0.1 + draw.random()}))
+    return sizes, mixtures, unit, [length for length in range(1, unit + 1) if unit % length == 0], draw
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 17, 64, 1000])
@@ -38,49 +51,124 @@ def test_the_permutation_of_windows_visits_each_once_and_shuffles(size: int) -> 
     assert size < 17 or sum(i == v for i, v in enumerate(visited)) < size / 4
 
 
-def test_an_epoch_of_a_domain_sees_each_token_once(tmp_path: Path) -> None:
-    order = order_of(tmp_path, {"web": [37, 0, 91]}, {"web": 1.0})
-    seen = Counter(int(t) for p in range(0, 128, 16) for t in order.sequence(p, 16)[:-1])
-    assert len(seen) == 128 and set(seen.values()) == {1}
+@pytest.mark.parametrize("size", [1, 2, 3, 17, 64, 1000, 15_600_000_000_000 // 8192])
+def test_the_permutation_has_an_inverse(size: int) -> None:
+    for index in {0, size - 1, size // 2, size // 3, *range(min(size, 100))}:
+        assert unpermute(permute(index, size, key=9), size, key=9) == index
 
 
-def test_the_rest_of_an_epoch_begins_the_next_so_no_token_is_lost(tmp_path: Path) -> None:
-    order = order_of(tmp_path, {"web": [50, 61]}, {"web": 1.0})  # 111 tokens: six windows of 16 and 15 tokens
-    seen = Counter(int(t) for p in range(0, 12 * 16, 16) for t in order.sequence(p, 16)[:-1])
-    assert len(seen) == 111 and set(seen.values()) <= {1, 2}
+@pytest.mark.parametrize("size", [128, 111, 16, 17, 15, 5, 1])
+def test_an_epoch_holds_each_token_once_at_any_number_of_tokens(size: int) -> None:
+    order = order_of({"web": size}, {"web": 1.0})
+    whole = -(-3 * size // 16) * 16  # three epochs and the rest of a unit
+    (seen,) = consumed(order, whole, 16).values()
+    assert set(range(3 * size)) <= set(seen) and set(seen.values()) == {1}
+    assert set(seen) == set(range(whole))  # what the last unit holds beyond is how the fourth begins
 
 
-def test_every_target_is_the_next_token_of_the_stream(tmp_path: Path) -> None:
-    order = order_of(tmp_path, {"web": [37, 40]}, {"web": 1.0})
-    for position in range(0, 64, 8):
-        tokens = order.sequence(position, 8).astype(np.int64) - 1_000_000
-        assert all((b - a) % 77 == 1 for a, b in pairwise(tokens))
+@pytest.mark.parametrize("case", range(60))
+def test_no_token_is_lost_or_repeated_in_any_epoch_by_any_ramp_mixture_and_sequence_length(case: int) -> None:
+    sizes, mixtures, unit, lengths, draw = random_run(case)
+    order = DataOrder(sizes, mixtures, unit, seed=case)
+    total = 120 * unit
+    seen = consumed(order, total, draw.choice(lengths))
+    assert sum(count.total() for count in seen.values()) == total
+    for domain, count in seen.items():
+        assert set(count.values()) <= {1}  # an epoch has places of its own on the ring: none is read twice
+        finished = count.total() // sizes[domain] * sizes[domain]
+        assert not set(range(finished)) - set(count)  # and all of a finished one are read
 
 
-def test_any_prefix_of_the_run_has_the_shares(tmp_path: Path) -> None:
-    shares = {"code": 0.17, "general": 0.5, "math": 0.25, "multilingual": 0.08}
-    order = order_of(tmp_path, {domain: [160] for domain in shares}, shares)
+@pytest.mark.parametrize("case", range(60))
+def test_every_token_is_found_where_a_scan_finds_it(case: int) -> None:
+    sizes, mixtures, unit, lengths, draw = random_run(case)
+    order = DataOrder(sizes, mixtures, unit, seed=case)
+    total, seq_len = 120 * unit, draw.choice(lengths)
+    scanned = {domain: {} for domain in order.domains}
+    for position in range(0, total, seq_len):
+        piece = order.piece(position, seq_len)
+        for offset in range(seq_len):
+            scanned[piece.domain][piece.start + offset] = position + offset
+    for domain in order.domains:
+        start = draw.randrange(sizes[domain])
+        length = draw.randint(1, sizes[domain] - start)
+        found = {}
+        for piece, position in order.occurrences(domain, start, length, total):
+            if position is not None:
+                found |= {piece.start + offset: position + offset for offset in range(piece.tokens)}
+        inside = {ring: position for ring, position in found.items() if position < total}
+        assert inside == {r: p for r, p in scanned[domain].items() if start <= r % sizes[domain] < start + length}
+
+
+def test_a_token_of_a_large_run_is_found_without_a_scan() -> None:
+    sizes = {"code": 2_600_000_000_001, "general": 7_800_000_000_003, "math": 1_100_000_000_007, "multilingual": 900_000_000_011}
+    later = Mixture(from_tokens=8_000_000_000_000, shares=PAPER | {"math": 0.4})
+    order = order_of(sizes, PAPER, later, unit=8192)
+    for domain, size in sizes.items():
+        for start in (0, size // 3, size - 5000):
+            for piece, position in order.occurrences(domain, start, 5000, 15_600_000_000_000):
+                assert position is not None
+                read = order.piece(position // 8192 * 8192, 8192)
+                assert read.domain == domain and read.start <= piece.start and piece.start + piece.tokens <= read.start + 8192
+
+
+def test_a_domain_without_a_share_is_found_nowhere() -> None:
+    assert order_of({"a": 99, "b": 99}, {"a": 1.0, "b": 0.0}).occurrences("b", 3, 4, 9999) == []
+
+
+def test_what_a_dropped_domain_still_had_never_comes() -> None:
+    order = order_of({"a": 320, "b": 3200}, {"a": 1.0, "b": 1.0}, Mixture(from_tokens=64, shares={"b": 1.0}))
+    places = [position for _, position in order.occurrences("a", 0, 320, 9600)]
+    assert sum(position is not None for position in places) == 2  # half of four units
+    assert places[2:] == [None] * 18
+
+
+def test_any_prefix_of_the_run_has_the_shares() -> None:
+    interleave = Interleave([Mixture(shares=PAPER)], 16, seed=3)
     counts = Counter()
     for unit in range(5000):
-        domain, number = order.place(unit)
+        domain, number = interleave.place(unit)
         assert number == counts[domain]
         counts[domain] += 1
-        for index, name in enumerate(order.domains):
-            assert abs(counts[index] - shares[name] * (unit + 1)) < 3
+        for name in interleave.domains:
+            assert abs(counts[name] - PAPER[name] * (unit + 1)) < 3
 
 
-def test_shares_stay_exact_at_the_token_counts_of_a_large_run(tmp_path: Path) -> None:
-    order = order_of(tmp_path, {"a": [160], "b": [160]}, {"a": 0.3, "b": 0.7})
+def test_a_change_of_the_mixture_begins_with_its_first_whole_unit_and_each_domain_goes_on() -> None:
+    later = {"code": 0.1, "general": 0.2, "math": 0.6, "multilingual": 0.1}
+    interleave = Interleave([Mixture(shares=PAPER), Mixture(from_tokens=1000 * 16 - 3, shares=later)], 16, seed=3)
+    counts, at_change = Counter(), Counter()
+    for unit in range(3000):
+        if unit == 1000:
+            at_change = Counter(counts)
+        domain, number = interleave.place(unit)
+        assert number == counts[domain] and interleave.unit_of(domain, number) == unit
+        counts[domain] += 1
+    assert all(abs(at_change[name] - 1000 * share) < 3 for name, share in PAPER.items())
+    assert all(abs(counts[name] - at_change[name] - 2000 * share) < 3 for name, share in later.items())
+
+
+def test_a_domain_may_join_and_leave_on_the_way() -> None:
+    legs = [{"a": 1.0}, {"b": 1.0}, {"a": 1.0, "c": 1.0}]
+    interleave = Interleave([Mixture(from_tokens=160 * i, shares=shares) for i, shares in enumerate(legs)], 16, seed=3)
+    names = [interleave.place(unit)[0] for unit in range(30)]
+    assert (set(names[:10]), set(names[10:20]), set(names[20:])) == ({"a"}, {"b"}, {"a", "c"})
+    assert [interleave.place(unit)[1] for unit in range(30) if names[unit] == "a"] == list(range(names.count("a")))
+
+
+def test_shares_stay_exact_at_the_token_counts_of_a_large_run() -> None:
+    interleave = Interleave([Mixture(shares={"a": 0.3, "b": 0.7})], 8192, seed=3)
     unit = 15_600_000_000_000 // 8192
-    domain, number = order.place(unit)
-    assert number == pytest.approx({0: 0.3, 1: 0.7}[domain] * unit, rel=1e-9)
+    domain, number = interleave.place(unit)
+    assert number == pytest.approx({"a": 0.3, "b": 0.7}[domain] * unit, rel=1e-9)
 
 
-def test_the_sequence_length_ramp_changes_no_token_of_the_run(tmp_path: Path) -> None:
-    order = order_of(tmp_path, {"a": [333], "b": [555]}, {"a": 1.0, "b": 2.0})
-    long = np.concatenate([order.sequence(p, 16)[:-1] for p in range(0, 512, 16)])
-    short = np.concatenate([order.sequence(p, 4)[:-1] for p in range(0, 512, 4)])
-    np.testing.assert_array_equal(long, short)
+def test_the_sequence_length_ramp_changes_no_token_of_the_run() -> None:
+    order = order_of({"a": 333, "b": 555}, {"a": 1.0, "b": 2.0})
+    for position in range(0, 512, 16):
+        whole = order.piece(position, 16)
+        for part in range(0, 16, 4):
+            assert order.piece(position + part, 4) == (whole.domain, whole.start + part, 4)
 
 
 def test_batch_and_sequence_length_follow_the_tokens_consumed() -> None:
@@ -92,15 +180,41 @@ def test_the_last_step_is_cut_to_the_total_in_whole_sequences() -> None:
     assert [s.tokens for s in steps(RAMP, 170)] == [64, 64, 32]
 
 
-def test_another_seed_gives_another_order(tmp_path: Path) -> None:
-    order = order_of(tmp_path, {"web": [1600]}, {"web": 1.0})
-    other = DataOrder({"web": order._streams[0]}, {"web": 1.0}, 16, seed=4)
-    assert any(not np.array_equal(order.sequence(p, 16), other.sequence(p, 16)) for p in range(0, 160, 16))
+@pytest.mark.parametrize("total", [16, 64, 170, 330, 5000])
+def test_a_token_s_step_is_found_without_a_scan(total: int) -> None:
+    skipped = Stage(from_tokens=110, batch_tokens=16, seq_len=16)  # over before the batch at 64 is
+    ramp = (
+        *RAMP,
+        skipped,
+        Stage(from_tokens=120, batch_tokens=160, seq_len=16),
+        Stage(from_tokens=2000, batch_tokens=16, seq_len=4),
+    )
+    every = list(steps(ramp, total))
+    assert [s.index for s in every] == list(range(len(every))) and every[-1].end == total // 16 * 16
+    for position in range(0, every[-1].end, 7):
+        assert step_at(ramp, total, position) == next(s for s in every if s.start <= position < s.end)
+    assert step_at(ramp, total, every[-1].end) is None
 
 
-def test_a_domain_with_a_share_and_no_token_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'b' has a share of 1\.0 but its files hold no token"):
-        order_of(tmp_path, {"a": [16], "b": [0]}, {"a": 1.0, "b": 1.0})
+def test_another_seed_gives_another_order() -> None:
+    orders = [order_of({"web": 1600}, {"web": 1.0}, seed=seed) for seed in (3, 4)]
+    assert any(orders[0].piece(p, 16) != orders[1].piece(p, 16) for p in range(0, 160, 16))
+
+
+def test_a_domain_with_a_share_and_no_token_is_named() -> None:
+    with pytest.raises(ValueError, match=r"domain 'b' has a share of the mix but its files hold no token"):
+        order_of({"a": 16, "b": 0}, {"a": 1.0, "b": 1.0})
+
+
+def test_a_stream_reads_across_files_and_its_end(tmp_path: Path) -> None:
+    bounds = (0, 37, 37, 77)
+    files = []
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        np.arange(start, end).astype("<u4").tofile(tmp_path / f"{number}.bin")
+        files.append(str(tmp_path / f"{number}.bin"))
+    stream = TokenStream(files)
+    for start in (0, 30, 60, 77 * 5 + 70):
+        assert stream.read(start, 40).tolist() == [token % 77 for token in range(start, start + 40)]
 
 
 def test_a_truncated_token_file_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,171 @@
+"""What a model has seen of a page: the steps that read it, and which of its tokens, or why it never was read.
+
+The inverse of the data order says where a document's tokens come, without a scan; the ledger of the run, where it lies on
+this machine, says whether they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from l3_platform import story
+from l3_platform.lineage import Catalog
+from l3_platform.store import StoreError
+from l3_platform.story import Story, Told
+from l3_platform.tokens.shards import stream_files
+from l3_platform.tokens.split import HELD_OUT, TRAIN
+from l3_platform.train import ledger
+from l3_platform.train.data_plan import DataPlan, Stream
+from l3_platform.trained import Phase, Trained, resolve
+
+Verdict = Literal[
+    "seen",
+    "seen in part",
+    "not reached",  # it comes in a later step of the run
+    "beyond the end",  # the run ends before it comes
+    "no share",  # of its domain in any mixture, or not when its turn would come
+    "held out",
+    "thinned out",  # by mix.topic_weights
+    "emptied",  # nothing is left of it without repeated lines
+    "dropped",
+    "undecided",
+    "broken",  # its record: it never became a document
+    "unknown",
+]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Tokens `first` to `last` of the document, as one sequence of one step reads them. Steps count from 1, sequences and
+    tokens from 0. `recorded`: whether the ledger has it; None where there is no ledger."""
+
+    phase: str
+    step: int
+    sequence: int
+    run_tokens: int  # of its phase that come before
+    first: int
+    last: int
+    recorded: bool | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One fetch of the page."""
+
+    story: Story
+    verdict: Verdict
+    tokens: int = 0
+    sightings: list[Sighting] = field(default_factory=list)
+    coming: list[Sighting] = field(default_factory=list)  # after the step that the model has reached
+    tokens_seen: int = 0
+    least: int = 0  # how often the token that was read least was read
+    most: int = 0
+    reached_at: int | None = None  # beyond the end: the token of the last phase at which it would begin
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """The answer; `fetches` are those of the page, the one in the training data first."""
+
+    model: Trained
+    told: Told
+    fetches: list[Seen]
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.fetches[0].verdict if self.fetches else "broken" if self.told.lost else "unknown"
+
+
+def of(url: str, checkpoint: str, catalog: Catalog) -> Exposure:
+    """What `checkpoint` (see `trained.resolve`) has seen of a page, by URL or doc_id.
+
+    Raises MissingDataset, and StoreError where the checkpoint was trained on other token shards than these settings lead to.
+    """
+    model = resolve(checkpoint, catalog)
+    catalog.dataset("token_shards")
+    told = story.of(url, catalog)
+    fetches = [_seen(one, model, catalog) for one in told.stories]
+    return Exposure(model, told, sorted(fetches, key=lambda seen: not seen.tokens))
+
+
+def _seen(page: Story, model: Trained, catalog: Catalog) -> Seen:
+    place = page.stages.get("token_shards")
+    if place is None:
+        return Seen(page, _absent(page, catalog))
+    if place["split"] == HELD_OUT:
+        return Seen(page, "held out", place["tokens"])
+    domain, count = place["domain_group"], place["tokens"]
+    listed = stream_files(catalog.dataset("token_shards"), TRAIN)[domain]
+    before = [tokens for name, tokens in listed.items() if name < place["file"]]
+    start = sum(before) + place["start"]
+    reads = [read for phase in model.phases for read in _reads(phase, domain, start, count, Stream.of(listed.items()), model)]
+    sightings = [read for read, reached in reads if reached]
+    times = np.zeros(count, np.int64)
+    for read in sightings:
+        if read.recorded is not False:
+            times[read.first : read.last + 1] += 1
+    coming = [read for read, reached in reads if not reached]
+    at = None if reads else _first_place(model.phases[-1].plan, domain, start, count)
+    counted = int(np.count_nonzero(times)), int(times.min()), int(times.max())
+    return Seen(page, _verdict(times, coming, at), count, sightings, coming, *counted, at)
+
+
+def _verdict(times: np.ndarray, coming: list[Sighting], beyond: int | None) -> Verdict:
+    if times.all():
+        return "seen"
+    if times.any():
+        return "seen in part"
+    return "not reached" if coming else "no share" if beyond is None else "beyond the end"
+
+
+def _absent(page: Story, catalog: Catalog) -> Verdict:
+    """Why a document has no tokens."""
+    if "curation_decisions" not in page.stages:
+        return "undecided"
+    if page.dropped_by:
+        return "dropped"
+    topic = page.stages.get("knowledge_domains", {}).get("topic")
+    return "thinned out" if not page.emptied and topic in catalog.settings.mix.topic_weights else "emptied"
+
+
+def _reads(phase: Phase, domain: str, start: int, count: int, stream: Stream, model: Trained) -> Iterator[tuple[Sighting, bool]]:
+    """Every read of a document in a run, and whether the model had come so far; in the order of the run."""
+    plan = phase.plan
+    if plan.streams.get(domain) != stream:
+        raise StoreError(
+            f"{model.name} was trained on other token shards than these settings lead to ({domain}: "
+            f"{plan.streams[domain].tokens if domain in plan.streams else 0:,} tokens, here {stream.tokens:,}); "
+            "give the --profile, --source and --set of its run"
+        )
+    run = phase.run
+    records = cache(lambda step: ledger.read(run, step, step)) if run else None
+    index = sorted(plan.streams).index(domain)
+    for piece, position in plan.order().occurrences(domain, start, count, plan.tokens):
+        if position is None or (step := plan.step_at(position)) is None:
+            continue
+        ring = piece.start
+        while ring < piece.start + piece.tokens:
+            at = position + ring - piece.start
+            sequence, inside = divmod(at - step.start, step.seq_len)
+            tokens = min(step.seq_len - inside, piece.start + piece.tokens - ring)
+            reached = step.index + 1 <= phase.step
+            recorded = _recorded(records(step.index + 1), index, ring, tokens) if records and reached else None
+            first = ring % stream.tokens - start
+            yield Sighting(plan.phase, step.index + 1, sequence, at, first, first + tokens - 1, recorded), reached
+            ring += tokens
+
+
+def _recorded(records: np.ndarray, domain: int, start: int, tokens: int) -> bool:
+    whole = (records["start"] <= start) & (start + tokens <= records["start"] + records["tokens"])
+    return bool((whole & (records["domain"] == domain)).any())
+
+
+def _first_place(plan: DataPlan, domain: str, start: int, count: int) -> int | None:
+    """Where the document would come, were the run longer; None where its domain has no share by then."""
+    places = plan.order().occurrences(domain, start, count, plan.tokens)
+    return min((position for _, position in places if position is not None), default=None)
