@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -167,6 +168,9 @@ def test_a_crash_in_a_bad_stretch_changes_nothing_either(tmp_path: Path, monkeyp
     for at in (19, 20, 22):
         with pytest.raises(KeyboardInterrupt):
             train(broken, partial(crash, at))
+        for thread in threading.enumerate():  # a real crash would have ended it
+            if thread.name == "checkpoint":
+                thread.join()
     assert train(broken) == expected and same(whole, broken)
 
 
