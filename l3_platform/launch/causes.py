@@ -97,8 +97,8 @@ def classify(logs: Logs, message: str = "") -> Finding:
     for rule in (_scheduler, _xid, _hardware, _out_of_memory, _storage, _hang, _exception, _signal, _network):
         if (found := rule(logs)) is not None:
             return found
-    last = next((f"{name}: {lines[-1]}" for name, lines in sorted(logs.items(), reverse=True) if lines), "nothing was logged")
-    return Finding(Cause.UNKNOWN, _short(f"{message}; last line of {last}" if message else f"last line of {last}"))
+    last = next((f"last line of {name}: {lines[-1]}" for name, lines in sorted(logs.items(), reverse=True) if lines), "no logs")
+    return Finding(Cause.UNKNOWN, _short(f"{message}; {last}" if message else last))
 
 
 def _rule(*patterns: tuple[str, Cause]) -> Callable[[Logs], Finding | None]:

@@ -20,7 +20,7 @@ from l3_platform.train.metrics import Row
 from l3_platform.train.metrics import read as read_metrics
 
 STEPS = "steps that counted"
-PARTS = (
+PARTS: tuple[str, ...] = (
     STEPS,
     "steps skipped or rolled back",
     "steps repeated after a restart",
@@ -67,7 +67,7 @@ def effective_time(folder: str | Path) -> EffectiveTime | None:
     rows, interruptions = read_metrics(folder), read_interruptions(folder)
     asked = {row.attempt for row in interruptions if row.cause is Cause.USERS_REQUEST}
     spans = _spans(attempts, asked)
-    parts: dict[str, float] = {part: 0.0 for part in PARTS}
+    parts = dict.fromkeys(PARTS, 0.0)
     for span in spans:
         parts[span.part] += span.end - span.start
     stalls, wasted = _inside_steps(rows)
