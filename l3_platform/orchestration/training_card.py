@@ -14,6 +14,7 @@ from l3_platform.launch.effective_time import PARTS, STEPS, EffectiveTime
 from l3_platform.launch.interruptions import Interruption
 from l3_platform.orchestration.card import Card, new_figure, png
 
+MOST_LABELS = 8  # of causes on the timeline; all are in the table
 NOTE = "training"  # of `cost.json`, which lies beside a dataset and outside its identity
 COLORS = dict(zip(PARTS, ("#2f6f9f", "#d1a93a", "#c9792b", "#7a5c99", "#b8b8b8", "#a2485d", "#e3e3e3", "#9db8cc"), strict=True))
 
@@ -71,16 +72,17 @@ def timeline(jobs: Mapping[str, EffectiveTime]) -> bytes:
     """A bar a job from its first start to its end, each interruption marked with its cause, and the parts in per cent below."""
     figure, axes = new_figure(height=1.2 + 0.75 * len(jobs), width=7.2)
     for place, one in enumerate(jobs.values()):
-        for span in one.spans:
-            axes.barh(place, span.end - span.start, left=span.start, color=COLORS[span.part], height=0.5)
+        stretches = [(span.start, span.end - span.start) for span in one.spans]
+        axes.broken_barh(stretches, (place - 0.25, 0.5), facecolors=[COLORS[span.part] for span in one.spans])
         ends = _attempt_ends(one)
         for row, at in zip(one.interruptions, ends, strict=False):
             axes.plot(at, place - 0.32, marker="v", color="#333333", markersize=4)
-            axes.annotate(str(row.cause), (at, place - 0.36), fontsize=6, ha="center", va="bottom")
+            if len(one.interruptions) <= MOST_LABELS:
+                axes.annotate(str(row.cause), (at, place - 0.37), fontsize=6, ha="center", va="bottom")
         shares = ", ".join(
             f"{part} {seconds / one.wall_seconds:.1%}" for part, seconds in one.parts.items() if seconds >= 0.005 * one.wall_seconds
         )
-        axes.text(0, place + 0.3, _wrapped(shares), fontsize=6, va="top")
+        axes.annotate(_wrapped(shares), (0, place + 0.3), xytext=(3, 0), textcoords="offset points", fontsize=6, va="top")
     axes.set_yticks(
         range(len(jobs)),
         [f"{name.rpartition('-')[0] or name}\n{one.share:.0%} effective" for name, one in jobs.items()],
