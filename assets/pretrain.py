@@ -4,11 +4,13 @@ import functools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from l3_platform.orchestration.card import Card, new_figure, png
 from l3_platform.orchestration.instance import TRAINING_POOL
 from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
-from l3_platform.orchestration.training import launched
+from l3_platform.orchestration.training import launched, track_effective_time
+from l3_platform.orchestration.training_card import training_card
 from l3_platform.store import files
 
 
@@ -73,7 +75,8 @@ def _curve(made: Made) -> Card:
     rate.plot(curve["tokens"], curve["learning_rate"], color="#c9792b", linewidth=0.8)
     rate.set_ylabel("learning rate", fontsize=8)
     rate.tick_params(labelsize=8)
-    return Card(chart=png(figure), samples={"files": made.dataset.read()})
+    told = training_card(made.cost)
+    return replace(told, chart=png(figure), samples={"files": made.dataset.read(), **told.samples})
 
 
 FINITE = Check("loss_is_finite", _loss_is_finite, blocking=True)
@@ -111,10 +114,12 @@ def _trained(build: Build, builder: Callable[..., Built]) -> Built:
     from l3_platform.pretrain import Tracked
 
     with build.mlflow_run(build.out.asset) as run:
-        return builder(
+        built = builder(
             **build.inputs,
             out=build.out,
             settings=build.settings,
-            launch=functools.partial(launched, build.context, build.settings.train),
+            launch=functools.partial(launched, build.context, build.settings.train, notes=build.notes),
             tracked=Tracked(build.tracking.uri if run else "", run),
         )
+        track_effective_time(build, run)
+        return built

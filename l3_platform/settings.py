@@ -294,6 +294,17 @@ class Train(Section):
     threads: int = Field(default=1, description="CPU threads a rank")
     micro_batch_tokens: int = Field(default=0, description="tokens a rank and forward pass; 0: its whole batch at once")
     peak_flops: float = Field(default=0.0, description="of one device, FLOPs a second, for MFU in the metrics; 0: not reported")
+    spike_zscore: float = Field(
+        default=8.0, description="robust z-score of loss or gradient norm from which a step is skipped; 0: only if not finite"
+    )
+    spike_window: int = Field(default=64, description="steps that a step is compared with")
+    max_skipped_steps: int = Field(
+        default=5, description="skipped in a row before the run goes back to a checkpoint; 0: off, what is not finite ends the run"
+    )
+    max_rollbacks: int = Field(default=2, description="returns to a checkpoint in a run; beyond, it fails")
+    hang_seconds: float = Field(
+        default=300.0, description="without a finished step, after which ranks dump their stacks and all are relaunched; 0: never"
+    )
 
 
 class Anneal(Section):

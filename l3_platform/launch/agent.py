@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 
+from l3_platform.launch.kernel_log import keep_kernel_lines
 from l3_platform.train.lifeline import die_with_parent
 
 
@@ -24,7 +25,13 @@ def main() -> None:
 
     from torch.distributed.run import main as torchrun
 
-    torchrun(sys.argv[1:])
+    started = time.monotonic()
+    try:
+        torchrun(sys.argv[1:])
+    except BaseException:
+        if folder := os.environ.get("L3_LOG_DIR"):
+            keep_kernel_lines(folder, int(os.environ.get("L3_NODE", "0")), started)
+        raise
 
 
 def _watch(pipe: int, grace: float) -> None:

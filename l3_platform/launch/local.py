@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from l3_platform.launch.interruptions import recorded, settle
 from l3_platform.launch.protocol import Launcher, State
 from l3_platform.launch.torchrun import LocalTorchrun
 from l3_platform.parallel.mesh import mesh_for
@@ -39,8 +40,10 @@ def run_training(
     say = on_line or (lambda line: None)
     restarts, reached = 0, ""
     with Lock(str(Path(job.folder) / "client-lock"), owner="the client of a training job"):
+        settle(job)
         while True:
-            state = _attempt(launcher, job, say, should_stop or (lambda: False))
+            with recorded(job) as outcome:
+                outcome.state = state = _attempt(launcher, job, say, should_stop or (lambda: False))
             if state.name == "finished" and (result := TrainResult.read(job.output)):
                 return result
             if state.name == "stopped":

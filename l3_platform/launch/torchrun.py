@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 import l3_platform
+from l3_platform.launch.hangs import hung_ranks
 from l3_platform.launch.protocol import State
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.job import TrainJob
@@ -126,6 +127,7 @@ class LocalTorchrun:
             "L3_WATCH_FD": str(watch),
             "L3_SHUTDOWN_SECONDS": str(settings.shutdown_seconds),
             "L3_LOG_DIR": str(self._logs.absolute()),
+            "L3_NODE": str(node),
             "OMP_NUM_THREADS": str(settings.threads),
             "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
             "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
@@ -143,6 +145,8 @@ class LocalTorchrun:
             said = json.loads(status.read_text())
             return State(said["state"], said["message"])
         words = [f"agent {node} ended with {_code(code)}" for node, code in enumerate(codes) if code]
+        if hung := hung_ranks(self._logs):
+            return State("crashed", f"training hung ({hung})")
         return State("crashed", f"training was lost ({', '.join(words)})")
 
     def _remember_ranks(self) -> None:

@@ -12,9 +12,12 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
+from l3_platform.launch.effective_time import EffectiveTime
 from l3_platform.lineage import STAGES, Catalog
 from l3_platform.orchestration.code_location import check_keys
 from l3_platform.orchestration.resources import Platform
+from l3_platform.orchestration.stage import cost_of
+from l3_platform.orchestration.training_card import times_of
 from l3_platform.store import Counts, Dataset
 
 
@@ -53,6 +56,7 @@ class Report:
     assets: list[AssetReport]
     checks: list[CheckReport]
     losses: list[dict[str, Any]]
+    training: dict[str, dict[str, EffectiveTime]]  # asset to job to where its time went
     links: dict[str, str]
 
 
@@ -64,6 +68,7 @@ def collect(profile: str, overrides: Sequence[str]) -> Report:
         checks = _checks(instance)
         links = _links(instance, catalog.settings.mlflow.tracking_uri)
     evaluation = catalog.find("evaluation")
+    training = {stage: _times(catalog.find(stage)) for stage, one in STAGES.items() if not one.by_snapshot}
     return Report(
         profile=profile,
         source=catalog.settings.crawl.source,
@@ -72,8 +77,13 @@ def collect(profile: str, overrides: Sequence[str]) -> Report:
         assets=assets,
         checks=checks,
         losses=evaluation.read().to_pylist() if evaluation else [],
+        training={stage: jobs for stage, jobs in training.items() if jobs},
         links=links,
     )
+
+
+def _times(dataset: Dataset | None) -> dict[str, EffectiveTime]:
+    return times_of(cost_of(dataset)) if dataset else {}
 
 
 def _asset(catalog: Catalog, stage: str) -> AssetReport:
@@ -122,7 +132,11 @@ def _links(instance: dg.DagsterInstance, mlflow: str) -> dict[str, str]:
 
 
 def as_json(report: Report) -> str:
-    return json.dumps(asdict(report), default=str, indent=1)
+    return json.dumps(asdict(report), default=_plain, indent=1)
+
+
+def _plain(value: Any) -> Any:
+    return value.told() if isinstance(value, EffectiveTime) else str(value)
 
 
 def show(report: Report, out: TextIO) -> None:
@@ -135,6 +149,10 @@ def show(report: Report, out: TextIO) -> None:
     console.print(_verdicts(report))
     if report.losses:
         console.print(_losses(report))
+    if report.training:
+        console.print(_training(report))
+    if interruptions := _interruptions(report):
+        console.print(interruptions)
     passed, ran = sum(check.passed for check in report.checks), sum(check.ran for check in report.checks)
     missing = [asset.name for asset in report.assets if not asset.materialized]
     console.print(f"{len(report.assets) - len(missing)} of {len(report.assets)} assets materialized", end="")
@@ -184,6 +202,39 @@ def _losses(report: Report) -> Table:
     for row in report.losses:
         table.add_row(*(_short(value) for value in row.values()))
     return table
+
+
+def _training(report: Report) -> Table:
+    table = Table(
+        "training",
+        *(
+            Column(name, justify="right")
+            for name in ("effective", "seconds", "attempts", "interruptions", "tokens/s", "memory, MB")
+        ),
+        box=SIMPLE,
+        title="effective training time: steps that counted, of the wall clock",
+    )
+    for asset, jobs in report.training.items():
+        for job, time in jobs.items():
+            table.add_row(
+                asset if len(jobs) == 1 else f"{asset}: {job}",
+                f"{time.share:.1%}",
+                f"{time.wall_seconds:,.1f}",
+                f"{time.attempts}",
+                f"{len(time.interruptions)}",
+                f"{time.metrics.get('tokens_per_second', 0.0):,.0f}",
+                f"{time.metrics.get('peak_memory_bytes', 0.0) / 1e6:,.0f}",
+            )
+    return table
+
+
+def _interruptions(report: Report) -> Table | None:
+    table = Table("training", "attempt", "cause", "lost at", "steps lost", "evidence", box=SIMPLE, title="interruptions")
+    for asset, jobs in report.training.items():
+        for row in (row for time in jobs.values() for row in time.interruptions):
+            evidence = row.evidence if len(row.evidence) <= 120 else f"{row.evidence[:119]}…"
+            table.add_row(asset, str(row.attempt), str(row.cause), f"{row.lost:%m-%d %H:%M:%S}", f"{row.steps_lost:,}", evidence)
+    return table if table.rows else None
 
 
 def _short(value: Any) -> str:

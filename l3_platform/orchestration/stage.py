@@ -182,12 +182,12 @@ def _made(
         out = catalog.writer(stage, partition)
         with Lock(f"{out.folder}.lock", owner=f"run {context.run_id[:8]}, {stage}/{partition}", wait_seconds=5.0):
             dataset = catalog.find(stage, partition) or _build(context, catalog, tracking, partition, inputs, out, body)
-        say(f"{label:<28} {_summary(dataset)}  {_cost(dataset).get('seconds', 0.0):6.1f} s")
+        say(f"{label:<28} {_summary(dataset)}  {cost_of(dataset).get('seconds', 0.0):6.1f} s")
     else:
         dataset.remove_leftovers()
         say(f"{label:<28} {_summary(dataset)}  unchanged")
         careful_log(context)(f"{stage}/{partition}: unchanged inputs and settings, nothing recomputed ({dataset.folder})")
-    return Made(catalog, partition, inputs, dataset, _cost(dataset))
+    return Made(catalog, partition, inputs, dataset, cost_of(dataset))
 
 
 def _build(
@@ -213,7 +213,8 @@ def _build(
     return out.commit(names, metrics)
 
 
-def _cost(dataset: Dataset) -> dict[str, Any]:
+def cost_of(dataset: Dataset) -> dict[str, Any]:
+    """What lies beside a dataset and outside its identity: seconds, workers, the runs that made it, notes of its stage."""
     try:
         return json.loads(files.read(files.join(dataset.folder, "cost.json")))
     except (FileNotFoundError, ValueError):

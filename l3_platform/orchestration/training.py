@@ -1,17 +1,21 @@
 """The torchrun client as an asset sees it: launched, watched in Dagster's log, and gone when the run is."""
 
 import multiprocessing
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from l3_platform.engine.local import die_with_parent
 from l3_platform.orchestration.log import careful_log
+from l3_platform.orchestration.stage import Build
+from l3_platform.orchestration.training_card import NOTE
 from l3_platform.settings import Train
 from l3_platform.train.job import TrainJob, TrainResult
 
 
-def launched(context: dg.AssetExecutionContext, settings: Train, job: TrainJob) -> TrainResult:
-    """Train to the end, from the newest complete checkpoint; rank 0's lines go to the log.
+def launched(context: dg.AssetExecutionContext, settings: Train, job: TrainJob, notes: dict[str, Any] | None = None) -> TrainResult:
+    """Train to the end, from the newest complete checkpoint; rank 0's lines go to the log, the job's times into `notes`.
 
     A step process that Dagster started dies with its run worker, and the trainers with it: else a killed run worker
     would leave a training that nobody watches. Interrupts (Terminate in the UI, Ctrl-C) end all trainers before they go on.
@@ -20,4 +24,28 @@ def launched(context: dg.AssetExecutionContext, settings: Train, job: TrainJob) 
 
     if multiprocessing.parent_process() is not None:
         die_with_parent()
-    return run_training(job, settings, on_line=careful_log(context, every_seconds=2.0))
+    result = run_training(job, settings, on_line=careful_log(context, every_seconds=2.0))
+    if notes is not None:
+        from l3_platform.launch.effective_time import effective_time
+        from l3_platform.launch.interruptions import settle
+
+        settle(job)
+        if (time := effective_time(job.folder)) is not None:
+            notes.setdefault(NOTE, {})[Path(job.folder).name] = time.told()
+    return result
+
+
+def track_effective_time(build: Build, run: str) -> None:
+    """To MLflow run `run`: the share of the wall clock that steps had, and how often the training was interrupted."""
+    told = build.notes.get(NOTE, {}).values()
+    if not run or not told:
+        return
+    wall = sum(one["wall_seconds"] for one in told)
+    effective = sum(one["share"] * one["wall_seconds"] for one in told)
+    planned = [row["planned"] for one in told for row in one["interruptions"]]
+    metrics = {
+        "effective_training_time": effective / wall if wall else 0.0,
+        "interruptions": float(len(planned)),
+        "interruptions_planned": float(sum(planned)),
+    }
+    build.tracking.log_metrics(build.context, run, metrics)

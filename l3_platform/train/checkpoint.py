@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from l3_platform.train.job import TrainingError, write_text
 from l3_platform.train.ranks import Ranks
+from l3_platform.train.spikes import Memory
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process is meant
@@ -36,11 +37,22 @@ State = Mapping[str, Any]  # nested mappings of tensors, sharded or not
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: steps and tokens behind it, and the training loss of the last step."""
+    """Where a run stands: steps and tokens behind it, the training loss of the last step that reached the weights, and
+    what its decisions about spikes depend on."""
 
     step: int = 0
     tokens: int = 0
     loss: float = float("nan")
+    memory: Memory = field(default_factory=Memory)
+
+    @property
+    def updates(self) -> int:
+        """Of the weights: steps that were not skipped."""
+        return self.step - self.memory.skipped_steps
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Position:
+        return cls(plain["step"], plain["tokens"], plain["loss"], Memory.from_json(plain["memory"]))
 
 
 class Checkpoints:
@@ -76,12 +88,15 @@ class Checkpoints:
             error, self._error = self._error, None
             raise TrainingError(f"{self.folder}: a checkpoint could not be written: {error}") from error
 
-    def load_newest(self, state: State) -> Position | None:
+    def load_newest(self, state: State, at_most: int | None = None) -> Position | None:
         """Fills the state in place from the newest checkpoint that is whole, passing over damaged ones with a warning.
 
-        None where there is none. Raises TrainingError where the checkpoints are another job's.
+        `at_most`: the step of the newest that is wanted. None where there is none. Raises TrainingError where the
+        checkpoints are another job's.
         """
         for folder in self.ranks.from_first(complete(self.folder)):
+            if at_most is not None and step_of(folder) > at_most:
+                continue
             if (damage := self._damage(folder)) is not None:
                 log.warning("%s: %s; falling back to the checkpoint before it", folder, damage)
                 continue
@@ -92,7 +107,7 @@ class Checkpoints:
                     "give this job a checkpoint folder of its own, or delete the old one"
                 )
             self.load(state, folder)
-            return Position(**facts["position"])
+            return Position.from_json(facts["position"])
         return None
 
     def load(self, state: State, folder: Path) -> None:
@@ -100,6 +115,15 @@ class Checkpoints:
         from torch.distributed.checkpoint.state_dict_loader import load
 
         load(dict(state), checkpoint_id=str(folder), process_group=self._group, no_dist=self.ranks.size == 1)
+
+    def forget_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps: those of a stretch that the run has rolled back from."""
+        self.wait()
+        if self.ranks.first:
+            for folder in complete(self.folder):
+                if step_of(folder) > step:
+                    shutil.rmtree(folder)
+        self.ranks.wait()
 
     def clear_partial(self) -> None:
         """Removes what an interrupted save left. Rank 0 alone; call it under the lock of the folder."""
@@ -163,6 +187,10 @@ def complete(folder: str | Path) -> list[Path]:
     """Checkpoints of a run, newest first; those without `complete.json` do not exist. Any process may ask."""
     found = [path for path in Path(folder).glob("step-*") if _NAME.fullmatch(path.name)]
     return sorted((path for path in found if (path / "complete.json").exists()), key=lambda p: p.name, reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _fault(path: Path, size: int, digest: str) -> str | None:

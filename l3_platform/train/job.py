@@ -22,7 +22,7 @@ RESULT_FILE = "result.json"
 _NOT_IDENTITY = frozenset({
     "folder", "output", "keep_checkpoints", "log_every_steps", "threads", "shutdown_seconds", "peak_flops",
     "mlflow_tracking_uri", "mlflow_run_id", "data_parallel_shard", "activation_checkpointing", "compile",
-    "micro_batch_tokens",
+    "micro_batch_tokens", "hang_seconds",
 })  # fmt: skip
 
 
@@ -62,6 +62,14 @@ class TrainJob(BaseModel):
     betas: tuple[float, float] = (0.9, 0.95)
     epsilon: float = 1e-8
     gradient_clip: float = Field(1.0, gt=0)
+
+    spike_zscore: float = Field(
+        8.0, ge=0, description="of loss or gradient norm, from which a step is skipped; 0: only if not finite"
+    )
+    spike_window: int = Field(64, ge=2, description="steps that a step is compared with")
+    max_skipped_steps: int = Field(0, ge=0, description="in a row, before a rollback; 0: none, what is not finite ends the run")
+    max_rollbacks: int = Field(0, ge=0, description="of the whole run")
+    hang_seconds: float = Field(0.0, ge=0, description="without a finished step, after which a rank ends itself; 0: never")
 
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
@@ -133,8 +141,11 @@ class TrainResult(BaseModel):
     tokens: int
     parameters: int
     flops: float = Field(description="6 · parameters · tokens")
-    loss: float = Field(description="training loss of the last step, nats a token")
+    loss: float = Field(description="training loss of the last step that reached the weights, nats a token")
     averaged: int = Field(description="checkpoints whose mean the final model is; 1: the last weights alone")
+    skipped_steps: int = Field(0, description="steps whose tokens were consumed and did not reach the weights")
+    skipped_tokens: int = 0
+    rollbacks: int = Field(0, description="returns to an earlier checkpoint because of a loss that did not recover")
     held_out: Mapping[str, tuple[float, int]] = Field(description="domain: (summed nats, predicted tokens)")
 
     @property

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import time
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +28,16 @@ from l3_platform.train.data_plan import as_text, plans_of, write_plans
 from l3_platform.train.held_out import held_out_losses
 from l3_platform.train.job import RESULT_FILE, TrainingError, TrainingStopped, TrainJob, TrainResult
 from l3_platform.train.ledger import Ledger, rewind
+from l3_platform.train.meter import Meter
 from l3_platform.train.metrics import Metrics
 from l3_platform.train.optimizer import AdamW, clip_gradients
 from l3_platform.train.ranks import Ranks, ranks
+from l3_platform.train.rollback import roll_back
 from l3_platform.train.schedule import learning_rate
+from l3_platform.train.spikes import Memory, Verdict, judge
+from l3_platform.train.system import SystemMetrics
 from l3_platform.train.token_stream import TokenStream
+from l3_platform.train.watchdog import Watchdog, record_flight
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +61,17 @@ def train(
         return finished
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
+    if job.hang_seconds:
+        record_flight()
     with ranks(needs_group=job.precision == "bf16") as here, _sole_trainer(job, here):
         run = _Run(job, fingerprint, here)
         try:
-            run.to_the_end(on_step, stop_requested)
+            with run.watchdog:
+                run.to_the_end(on_step, stop_requested)
             return run.finish()
         finally:
             run.ledger.close()
+            run.system.close()
             if run.metrics:
                 run.metrics.close(run.final_metrics)
 
@@ -109,10 +117,12 @@ class _Run:
         self.ledger = Ledger(job.folder, list(job.data), self.position.step, data_rank=here.rank)
         self.metrics = Metrics(job.folder, self.position.step, job.mlflow_tracking_uri, job.mlflow_run_id) if here.first else None
         self.final_metrics: dict[str, float] = {}
+        self.system = SystemMetrics(job.folder)
+        self.watchdog = Watchdog(job.hang_seconds, os.environ.get("L3_LOG_DIR", job.folder), here.rank)
 
     def to_the_end(self, on_step: Callable[[dict[str, float]], None] | None, stop_requested: StopRequest) -> None:
         job = self.job
-        logged, logged_tokens = time.monotonic(), self.position.tokens
+        self.meter = Meter(job, self.here.device, self.here.size)
         for step in steps(job.ramp, job.total_tokens):
             if step.index < self.position.step:
                 continue
@@ -125,12 +135,10 @@ class _Run:
                 step.start, step.tokens, schedule=job.schedule, peak=job.learning_rate,
                 min_ratio=job.min_learning_rate_ratio, warmup_tokens=job.warmup_tokens, total_tokens=self.total_tokens,
             )  # fmt: skip
+            before = self.position
             loss, norm, stop = self._step(step, rate, stop_requested() is not None)
-            before, self.position = self.position, Position(step.index + 1, step.end, loss)
             if self.metrics and (self.position.step % job.log_every_steps == 0 or step.end == self.total_tokens):
-                now = time.monotonic()
-                row = self._row(rate, norm, now - logged, step.end - logged_tokens)
-                logged, logged_tokens = now, step.end
+                row = self._row(loss, rate, norm)
                 self.metrics.log(row)
                 if on_step:
                     on_step(row)
@@ -138,7 +146,9 @@ class _Run:
                 self._stop(stop_requested)
             every = job.checkpoint_every_tokens
             if every and (before.tokens // every < step.end // every or step.end == self.total_tokens):
-                self._save()
+                with self.meter.waiting_for("checkpoint"):
+                    self._save()
+            self.watchdog.step_finished()
 
     def finish(self) -> TrainResult:
         """The final model, its held-out losses and the result, in one rename."""
@@ -160,6 +170,9 @@ class _Run:
             loss=self.position.loss,
             averaged=max(1, averaged),
             held_out=held_out,
+            skipped_steps=self.position.memory.skipped_steps,
+            skipped_tokens=self.position.memory.skipped_tokens,
+            rollbacks=self.position.memory.rollbacks,
         )
         self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
@@ -192,7 +205,7 @@ class _Run:
         state = self._state(Position())
         if (position := self.checkpoints.load_newest(state)) is not None:
             torch.set_rng_state(state["rng"])
-            self.optimizer.steps_taken = position.step
+            self.optimizer.steps_taken = position.updates
             return position
         if self.job.init_from:
             fill_from_export(self.model, self.job.init_from, local_rows)
@@ -209,8 +222,10 @@ class _Run:
         }
 
     def _step(self, step: Step, rate: float, stopping: bool) -> tuple[float, float, bool]:
-        """One update. Returns the batch's mean loss, the gradient norm, and whether any rank was asked to stop."""
-        inputs, targets = self._batch(step)
+        """One step of data, and one update unless it is skipped. Returns the batch's mean loss, the gradient norm, and
+        whether any rank was asked to stop."""
+        with self.meter.waiting_for("data"):
+            inputs, targets = self._batch(step)
         rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else len(inputs)
         facts = torch.zeros(2, dtype=torch.float64, device=self.here.device)  # nats, requests to stop
         for first in range(0, len(inputs), rows):
@@ -223,16 +238,32 @@ class _Run:
         self.here.sum(facts)
         norm = clip_gradients(self.model, scale=1.0 / step.tokens, max_norm=self.job.gradient_clip).item()
         loss, requests = facts[0].item() / step.tokens, facts[1].item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(
-                f"step {step.index + 1} (tokens {step.start:,} to {step.end:,}): loss {loss}, gradient norm {norm} at "
-                f"learning rate {rate:.3g}; the newest checkpoint is from before it. Lower train.learning_rate, or "
-                "lengthen train.warmup_tokens, in a new run"
-            )
-        self.optimizer.step(rate)
+        verdict, memory = judge(self.position.memory, self.job, step, loss, norm)
+        if verdict == "take":
+            self.optimizer.step(rate)
         for parameter in self.model.parameters():
             parameter.grad = None
+        self.meter.step(step, skipped=verdict != "take")
+        if verdict == "take":
+            self.position = Position(step.index + 1, step.end, loss, memory)
+            return loss, norm, requests > 0
+        said = (
+            f"step {step.index + 1} (tokens {step.start:,} to {step.end:,}): loss {loss}, gradient norm {norm} at "
+            f"learning rate {rate:.3g}"
+        )
+        if verdict == "skip":
+            log.warning("%s; its data is skipped", said)
+            self.position = Position(step.index + 1, step.end, self.position.loss, memory)
+        else:
+            self._roll_back(step, memory, verdict, said)
         return loss, norm, requests > 0
+
+    def _roll_back(self, step: Step, memory: Memory, verdict: Verdict, said: str) -> None:
+        state = self._state(Position())
+        saved, self.position = roll_back(self.checkpoints, state, memory, step, verdict, said)
+        torch.set_rng_state(state["rng"])
+        self.optimizer.steps_taken = saved.updates
+        self.meter.rolled_back_to(saved.step)
 
     def _batch(self, step: Step) -> tuple[Tensor, Tensor]:
         """This rank's sequences: inputs and targets [rows, seq_len]. All ranks have equally many rows; one past the
@@ -247,20 +278,15 @@ class _Run:
             inputs[row], targets[row] = tokens[:-1], tokens[1:]
         return torch.from_numpy(inputs).to(self.here.device), torch.from_numpy(targets).to(self.here.device)
 
-    def _row(self, rate: float, norm: float, seconds: float, tokens: int) -> dict[str, float]:
-        pace = tokens / max(seconds, 1e-9)
+    def _row(self, loss: float, rate: float, norm: float) -> dict[str, float]:
         row = {
             "step": self.position.step,
             "tokens": self.position.tokens,
-            "loss": self.position.loss,
+            "loss": loss,
             "learning_rate": rate,
             "grad_norm": norm,
-            "tokens_per_second": round(pace, 1),
-            "seconds": round(seconds, 4),
         }
-        if self.job.peak_flops:
-            row["mfu"] = 6.0 * self.parameters * pace / (self.job.peak_flops * self.here.size)
-        return row
+        return row | self.meter.row() | self.system.new()
 
     def _save(self) -> None:
         if self.metrics:

@@ -1,0 +1,221 @@
+"""The record of a job's attempts, and of every interruption with its cause: `attempts.json`, `interruptions.jsonl`.
+
+The client of a job is the one writer, under its lock. What a killed client could not write, the next one finds and settles.
+Both files are replaced whole, so a kill leaves the old one or the new one. No clock of theirs ever enters a dataset.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from l3_platform.launch.causes import Cause, Finding, classify
+from l3_platform.launch.protocol import State
+from l3_platform.train.job import TrainingStopped, TrainJob, write_text
+from l3_platform.train.metrics import Row
+from l3_platform.train.metrics import read as read_metrics
+
+ATTEMPTS, INTERRUPTIONS = "attempts.json", "interruptions.jsonl"
+_TAIL_BYTES = 1 << 20  # of each log: a fault is reported at its end
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Attempt(_Record):
+    """One start of all processes. `ended` is None while it runs. Seconds of `lost` are those of steps past the newest checkpoint
+    at its end, which the next attempt repeats."""
+
+    number: int
+    host: str
+    pid: int
+    started: datetime
+    stepping: datetime | None = None  # its first step began
+    last_step: datetime | None = None  # its last logged step ended
+    ended: datetime | None = None
+    outcome: str = ""
+    lost_seconds: float = 0.0
+
+
+class Interruption(_Record):
+    """One attempt that ended otherwise than finished. `step`: the last that was logged; `checkpoint`: the step from which the next
+    attempt resumes."""
+
+    attempt: int
+    cause: Cause
+    planned: bool
+    evidence: str
+    started: datetime
+    lost: datetime
+    restarted: datetime | None
+    step: int
+    checkpoint: int
+    steps_lost: int
+
+
+@dataclass
+class Outcome:
+    """To be filled inside the block of `recorded`."""
+
+    state: State | None = None
+
+
+@contextmanager
+def recorded(job: TrainJob) -> Iterator[Outcome]:
+    """Around one attempt: its start is on disk before anything runs, its end and the cause of it afterwards, whatever ends it."""
+    folder = Path(job.folder)
+    number = max((int(path.name.rpartition("-")[2]) for path in folder.glob("logs/attempt-*")), default=0) + 1
+    attempt = Attempt(number=number, host=socket.gethostname(), pid=os.getpid(), started=_now())
+    _write_attempts(folder, [*read_attempts(folder), attempt])
+    _mark_restart(folder, attempt.started)
+    outcome = Outcome()
+    try:
+        yield outcome
+    except BaseException as error:
+        _end(folder, attempt, _now(), "client stopped", _of_client(error))
+        raise
+    state = outcome.state or State("crashed", "the launcher said nothing")
+    finding = None if state.name == "finished" else _of_attempt(folder, attempt, state)
+    _end(folder, attempt, _now(), state.name, finding)
+
+
+def settle(job: TrainJob) -> None:
+    """Ends on paper what a client that was killed could not: its attempt ended when the last of its files was written.
+
+    Under the client's lock, or when the job has finished.
+    """
+    folder = Path(job.folder)
+    for attempt in read_attempts(folder):
+        if attempt.ended is None:
+            ended = max([attempt.started.timestamp(), *(path.stat().st_mtime for path in _logs(folder, attempt).glob("*"))])
+            finished = (Path(job.output) / "result.json").exists()
+            client = f"the client (process {attempt.pid} on {attempt.host}) ended without a word"
+            if attempt.host == socket.gethostname() and psutil.boot_time() > attempt.started.timestamp():
+                up = datetime.fromtimestamp(psutil.boot_time(), UTC)
+                finding = Finding(Cause.HOST_MAINTENANCE, f"{client}; the host was started again at {up:%Y-%m-%d %H:%M:%S} UTC")
+            else:
+                finding = classify(_read_logs(folder, attempt), client)
+            moment = datetime.fromtimestamp(ended, UTC)
+            _end(folder, attempt, moment, "finished" if finished else "client lost", None if finished else finding)
+
+
+def read_attempts(folder: str | Path) -> list[Attempt]:
+    path = Path(folder) / ATTEMPTS
+    return [Attempt.model_validate(row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+
+
+def read_interruptions(folder: str | Path) -> list[Interruption]:
+    path = Path(folder) / INTERRUPTIONS
+    if not path.exists():
+        return []
+    return [Interruption.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _end(folder: Path, attempt: Attempt, ended: datetime, outcome: str, finding: Finding | None) -> None:
+    rows = [row for row in read_metrics(folder) if row.get("time", 0.0) >= attempt.started.timestamp()]
+    checkpoint = _newest_checkpoint(folder)
+    lost = [] if finding is None else [row for row in rows if row["step"] > checkpoint]
+    closed = attempt.model_copy(
+        update={
+            "ended": ended,
+            "outcome": outcome,
+            "stepping": _moment(rows[0]["time"] - rows[0]["seconds"]) if rows else None,
+            "last_step": _moment(rows[-1]["time"]) if rows else None,
+            "lost_seconds": round(sum(row["seconds"] for row in lost), 3),
+        }
+    )
+    _write_attempts(folder, [closed if old.number == attempt.number else old for old in read_attempts(folder)])
+    if finding is not None:
+        row = Interruption(
+            attempt=attempt.number,
+            cause=finding.cause,
+            planned=finding.cause.planned,
+            evidence=finding.evidence,
+            started=attempt.started,
+            lost=ended,
+            restarted=None,
+            step=_last_step(rows, checkpoint),
+            checkpoint=checkpoint,
+            steps_lost=_last_step(rows, checkpoint) - checkpoint,
+        )
+        _write_interruptions(folder, [*read_interruptions(folder), row])
+
+
+def _of_attempt(folder: Path, attempt: Attempt, state: State) -> Finding:
+    """Of an attempt that ended while its client watched."""
+    found = classify(_read_logs(folder, attempt), state.message)
+    if state.name == "failed" and found.cause in (Cause.UNKNOWN, Cause.SOFTWARE_BUG, Cause.NETWORK):
+        return Finding(Cause.TRAINING_FAILED, state.message)
+    if state.name == "stopped" and not found.cause.planned and found.cause is not Cause.HOST_MAINTENANCE:
+        return Finding(Cause.USERS_REQUEST, state.message)
+    if found.cause is Cause.NCCL_WATCHDOG_TIMEOUT:
+        return Finding(found.cause, f"{found.evidence}; {state.message}")
+    return found
+
+
+def _of_client(error: BaseException) -> Finding:
+    """Of an attempt that its client ended: asked to (Ctrl-C, Terminate), or because of a fault of its own."""
+    name = type(error).__name__
+    said = f"{name}: {error}".rstrip(": ")
+    if isinstance(error, KeyboardInterrupt | TrainingStopped | SystemExit) or "Interrupt" in name:
+        return Finding(Cause.USERS_REQUEST, said)
+    found = classify({"client": [said]})
+    return Finding(found.cause if found.cause is not Cause.UNKNOWN else Cause.SOFTWARE_BUG, f"client: {said}")
+
+
+def _logs(folder: Path, attempt: Attempt) -> Path:
+    return folder / "logs" / f"attempt-{attempt.number}"
+
+
+def _read_logs(folder: Path, attempt: Attempt) -> dict[str, list[str]]:
+    """The last lines of every log of the attempt, empty ones left out."""
+    found = {}
+    for path in sorted(_logs(folder, attempt).glob("*")):
+        if path.suffix not in (".log", ".txt", ".out", ".err"):
+            continue
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            if lines := file.read().decode(errors="replace").splitlines():
+                found[path.name] = lines
+    return found
+
+
+def _mark_restart(folder: Path, moment: datetime) -> None:
+    rows = read_interruptions(folder)
+    if rows and rows[-1].restarted is None:
+        _write_interruptions(folder, [*rows[:-1], rows[-1].model_copy(update={"restarted": moment})])
+
+
+def _write_attempts(folder: Path, attempts: Sequence[Attempt]) -> None:
+    write_text(folder / ATTEMPTS, json.dumps([one.model_dump(mode="json") for one in attempts], indent=1) + "\n")
+
+
+def _write_interruptions(folder: Path, rows: Sequence[Interruption]) -> None:
+    write_text(folder / INTERRUPTIONS, "".join(row.model_dump_json() + "\n" for row in rows))
+
+
+def _newest_checkpoint(folder: Path) -> int:
+    names = (path.parent.name.removeprefix("step-") for path in folder.glob("step-*/complete.json"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def _last_step(rows: Sequence[Row], checkpoint: int) -> int:
+    return max(checkpoint, int(rows[-1]["step"])) if rows else checkpoint
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,69 @@
+"""The card of a training: a timeline, the interruptions with their causes, and the share of the clock that counted."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from l3_platform.launch.causes import Cause
+from l3_platform.launch.effective_time import PARTS, STEPS, EffectiveTime, Span
+from l3_platform.launch.interruptions import Interruption
+from l3_platform.orchestration.card import markdown
+from l3_platform.orchestration.training_card import NOTE, training_card
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def lost(attempt: int, cause: Cause, after: float, back: float | None) -> Interruption:
+    return Interruption(
+        attempt=attempt, cause=cause, planned=cause.planned, evidence=f"rank-00000.log: evidence {attempt}", started=START,
+        lost=START + timedelta(seconds=after), restarted=None if back is None else START + timedelta(seconds=back), step=70,
+        checkpoint=60, steps_lost=10,
+    )  # fmt: skip
+
+
+def told(interruptions: list[Interruption]) -> EffectiveTime:
+    starts = [10.0 * number for number in range(len(interruptions) + 1)]
+    spans = [
+        span
+        for start in starts
+        for span in (Span(part="start-up", start=start, end=start + 1), Span(part=STEPS, start=start + 1, end=start + 10))
+    ]
+    parts = dict.fromkeys(PARTS, 0.0) | {"start-up": 1.0 * len(starts), STEPS: 9.0 * len(starts)}
+    return EffectiveTime(
+        share=0.9, wall_seconds=10.0 * len(starts), parts=parts, spans=spans, attempts=len(starts), interruptions=interruptions,
+        metrics={"tokens_per_second": 1000.0},
+    )  # fmt: skip
+
+
+def test_a_card_shows_the_share_the_timeline_and_each_interruption() -> None:
+    rows = [
+        lost(1, Cause.NCCL_WATCHDOG_TIMEOUT, 10, 12.5),
+        lost(2, Cause.FAULTY_GPU, 20, 20.5),
+        lost(3, Cause.FAULTY_GPU, 30, None),
+    ]
+    card = training_card({NOTE: {"pretrained-0123": told(rows).told()}})
+    assert card.facts["effective training time"] == pytest.approx(0.9) and card.facts["attempts"] == 4
+    picture = card.charts["where the time went"]
+    assert picture.startswith(b"\x89PNG") and 3_000 < len(picture) < 100_000
+    table = markdown(card.samples["interruptions"])
+    assert "| 1 | NCCL watchdog timeout | False | 2026-01-01 00:00:10 | 2.5 s | 70 | 10 | rank-00000.log: evidence 1 |" in table
+    assert "for good" in table
+    causes = card.samples["causes"].to_pylist()
+    assert causes[0] == {"cause": "faulty GPU", "here": 2, "Llama 3, of 419": "148"}
+
+
+def test_a_long_run_still_fits_on_a_card() -> None:
+    rows = [lost(number, Cause.FAULTY_GPU, 10.0 * number, 10.0 * number) for number in range(1, 420)]
+    assert len(training_card({NOTE: {"pretrained-0123": told(rows).told()}}).charts["where the time went"]) < 100_000
+
+
+def test_several_jobs_of_one_asset_are_weighed_by_their_time() -> None:
+    jobs = {"long_context-1": told([]), "long_context-2": told([lost(1, Cause.UNKNOWN, 10, 11)])}
+    card = training_card({NOTE: {name: one.told() for name, one in jobs.items()}})
+    assert card.facts["effective training time"] == pytest.approx((9 + 18) / 30) and card.facts["attempts"] == 3
+
+
+def test_a_training_without_a_record_adds_nothing_to_its_card(tmp_path: Path) -> None:
+    card = training_card({"seconds": 1.0})
+    assert (card.samples, card.facts, card.charts) == ({}, {}, {})
