@@ -99,9 +99,10 @@ def fill_from_export(model: Llama, folder: str | Path, rows: Rows = whole) -> No
                 f"{folder}: {key} has shape {tuple(piece.get_shape())}, the model wants {tuple(parameter.shape)}; "
                 "init_from must name a model of the same shape"
             )
-        local, first = rows(parameter)
-        if len(local):
-            local.copy_(piece[first : first + len(local)])
+        local, origin = rows(parameter)
+        if local.numel():
+            here = tuple(slice(first, first + size) for first, size in zip(origin, local.shape, strict=True))
+            local.copy_(piece[here])
 
 
 def read_config(folder: str | Path) -> ModelConfig:
