@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from l3_platform.model.llama import Llama
+from l3_platform.model.config import ModelConfig
 
 # The part of a parameter that is here, and where it begins in the whole parameter: an index a dimension.
 Rows = Callable[[Tensor], tuple[Tensor, tuple[int, ...]]]
@@ -26,8 +27,9 @@ def whole(parameter: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 @torch.no_grad()
-def initialize(model: Llama, seed: int, rows: Rows = whole) -> None:
-    """Fills the parameters in place; `rows` says which rows, and columns, of a sharded parameter are here."""
+def initialize(model: nn.Module, seed: int, rows: Rows = whole) -> None:
+    """Fills the parameters of a `Llama`, or of a part of one, in place; `rows` says what of a sharded one is here."""
+    config = cast(ModelConfig, model.config)
     for name, parameter in model.named_parameters():
         local, origin = rows(parameter)
         if parameter.dim() == 1:
@@ -36,7 +38,7 @@ def initialize(model: Llama, seed: int, rows: Rows = whole) -> None:
         first, columns = origin[0], slice(origin[1], origin[1] + local.shape[1])
         deviation = 0.02
         if name.endswith(("attention.wo.weight", "feed_forward.w2.weight")):
-            deviation /= (2 * model.config.layers) ** 0.5
+            deviation /= (2 * config.layers) ** 0.5
         for start in range(first - first % ROWS_A_DRAW, first + len(local), ROWS_A_DRAW):
             stop = min(start + ROWS_A_DRAW, parameter.shape[0])
             drawn = torch.empty(stop - start, parameter.shape[1]).normal_(0.0, deviation, generator=_generator(seed, name, start))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,9 @@ from l3_platform.parallel.mesh import Mesh
 from l3_platform.parallel.parallelize import full, prepare_blocks, reduce_gradients, reshard, shard
 from l3_platform.parallel.schedule import PipelineSchedule, split_layers
 from l3_platform.parallel.stage import Stage
+
+# That parameters are gathered over data ranks and then over tensor ranks is meant: they are cut in this order.
+logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
 class Composed:

@@ -58,8 +58,11 @@ class Mesh:
     def check(self, model: ModelConfig, seq_lens: Iterable[int], schedule: PipelineSchedule) -> None:
         """Raises ValueError, naming the setting to change, where the model or the sequences cannot be cut like this."""
         cuts = {
-            "query heads": model.heads, "KV heads": model.kv_heads, "FFN columns": model.ffn, "vocabulary entries": model.vocab_size,
-        }  # fmt: skip
+            "query heads": model.heads,
+            "KV heads": model.kv_heads,
+            "FFN columns": model.ffn,
+            "vocabulary entries": model.vocab_size,
+        }
         for what, count in cuts.items():
             if count % self.tp:
                 raise ValueError(

@@ -77,7 +77,7 @@ class DataParallel:
     pipeline = None
 
     def __init__(self, model: Llama) -> None:
-        self.module = model
+        self.module: nn.Module = model
 
     def forward_backward(self, inputs: Tensor, targets: Tensor, bos_id: int | None, rows: int) -> Tensor:
         rows = rows or len(inputs)

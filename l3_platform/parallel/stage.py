@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,7 +47,7 @@ class Stage(nn.Module):
         if self.norm is None:
             return hidden
         rows = llama.LOGITS_A_CHUNK * self._mesh.tp // self.config.vocab_size
-        return in_chunks(self._chunk_loss, self.norm(hidden).flatten(0, 1), targets.flatten(), rows).reshape(1)
+        return torch.stack([in_chunks(self._chunk_loss, self.norm(hidden).flatten(0, 1), targets.flatten(), rows)])
 
     def _here(self, rotation: Tensor, document: Tensor | None, seq_len: int) -> tuple[Tensor, Tensor | None]:
         """Rotary table and attention mask of the positions that this rank holds."""

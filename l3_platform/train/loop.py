@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from l3_platform.model.config import parameters
-from l3_platform.model.export import export_model, fill_from_export
+from l3_platform.model.export import export_weights, fill_from_export
 from l3_platform.model.init import initialize
-from l3_platform.model.llama import Llama
-from l3_platform.parallel.mesh import mesh_for
-from l3_platform.parallel.parallelize import full, local_rows, parallelize, reduce_gradients
+from l3_platform.parallel.parallel_model import build
+from l3_platform.parallel.parallelize import local_rows
 from l3_platform.train.average import average_newest
 from l3_platform.train.checkpoint import Checkpoints, Position
 from l3_platform.train.data_order import DataOrder, Step, TokenStream, steps
@@ -90,8 +89,12 @@ class _Run:
         self.total_tokens = job.total_tokens // self.unit * self.unit
         streams = {domain: TokenStream(job.data[domain]) for domain, share in job.shares.items() if share > 0}
         self.order = DataOrder(streams, job.shares, self.unit, job.seed)
-        self.model = self._build()
-        self.optimizer = AdamW(self.model, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
+        self.mesh = job.mesh(here.size)
+        self.model = build(
+            job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline, precision=job.precision,
+            activation_checkpointing=job.activation_checkpointing, compile_blocks=job.compile,
+        )  # fmt: skip
+        self.optimizer = AdamW(self.model.module, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
         self.checkpoints = Checkpoints(job.folder, here, fingerprint=fingerprint, keep=max(job.keep_checkpoints, job.average_last))
         if here.first:
             self.checkpoints.clear_partial()
@@ -133,12 +136,13 @@ class _Run:
         """The final model, its held-out losses and the result, in one rename."""
         job = self.job
         self.checkpoints.wait()
-        averaged = average_newest(self.checkpoints, self.model, job.average_last) if job.average_last > 1 else 1
+        averaged = average_newest(self.checkpoints, self.model.module, job.average_last) if job.average_last > 1 else 1
         if averaged < job.average_last:
             log.warning("%s: only %d of %d checkpoints are left to average", job.folder, averaged, job.average_last)
         held_out = held_out_losses(
             self.model, job.held_out, seq_len=self.unit, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
-            batch_sequences=max(1, job.ramp[-1].batch_tokens // (self.unit * self.here.size)), ranks=self.here,
+            batch_sequences=max(1, job.ramp[-1].batch_tokens // (self.unit * self.mesh.data_ranks)), ranks=self.here,
+            mesh=self.mesh,
         )  # fmt: skip
         result = TrainResult(
             fingerprint=self.fingerprint,
@@ -152,29 +156,12 @@ class _Run:
         )
         self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-        export_model(
-            self.model, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
-            extra_files={RESULT_FILE: text}, full=full, writer=self.here.first,
+        export_weights(
+            job.model, self.model.whole, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
+            extra_files={RESULT_FILE: text}, writer=self.here.first,
         )  # fmt: skip
         self.here.wait()
         return result
-
-    def _build(self) -> Llama:
-        job = self.job
-        mesh = mesh_for(self.here.size, job.data_parallel_shard)
-        # A sharded model is never whole in memory; another is made in place, which spares a process half a second.
-        in_place = mesh.ranks == 1 and job.precision == "fp32"
-        with self.here.device if in_place else torch.device("meta"):
-            model = Llama(job.model)
-        parallelize(
-            model,
-            mesh,
-            device=self.here.device,
-            precision=job.precision,
-            activation_checkpointing=job.activation_checkpointing,
-            compile_blocks=job.compile,
-        )
-        return model if in_place else model.to_empty(device=self.here.device)
 
     def _resume(self) -> Position:
         """Fills the model: from the newest checkpoint, else from `init_from`, else afresh."""
@@ -184,14 +171,14 @@ class _Run:
             self.optimizer.steps_taken = position.step
             return position
         if self.job.init_from:
-            fill_from_export(self.model, self.job.init_from, local_rows)
+            fill_from_export(self.model.module, self.job.init_from, local_rows)
         else:
-            initialize(self.model, self.job.seed, local_rows)
+            initialize(self.model.module, self.job.seed, local_rows)
         return Position()
 
     def _state(self, position: Position) -> dict[str, Any]:
         return {
-            "model": {name: p.detach() for name, p in self.model.named_parameters()},
+            "model": {name: p.detach() for name, p in self.model.module.named_parameters()},
             "optimizer": self.optimizer.state_dict(),
             "position": torch.tensor([position.step, position.tokens]),
             "rng": torch.get_rng_state(),
@@ -200,17 +187,12 @@ class _Run:
     def _step(self, step: Step, rate: float, stopping: bool) -> tuple[float, float, bool]:
         """One update. Returns the batch's mean loss, the gradient norm, and whether any rank was asked to stop."""
         inputs, targets = self._batch(step)
-        rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else len(inputs)
+        rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else 0
         facts = torch.zeros(2, dtype=torch.float64, device=self.here.device)  # nats, requests to stop
-        for first in range(0, len(inputs), rows):
-            reduce_gradients(self.model, wanted=first + rows >= len(inputs))
-            part = slice(first, first + rows)
-            nats: Tensor = self.model(inputs[part], targets[part], self.bos_id)
-            nats.backward()
-            facts[0] += nats.detach()
+        facts[0] = self.model.forward_backward(inputs, targets, self.bos_id, rows)
         facts[1] = float(stopping)
         self.here.sum(facts)
-        norm = clip_gradients(self.model, scale=1.0 / step.tokens, max_norm=self.job.gradient_clip).item()
+        norm = clip_gradients(self.model.module, 1.0 / step.tokens, self.job.gradient_clip, self.model.pipeline).item()
         loss, requests = facts[0].item() / step.tokens, facts[1].item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingError(
@@ -219,17 +201,18 @@ class _Run:
                 "lengthen train.warmup_tokens, in a new run"
             )
         self.optimizer.step(rate)
-        for parameter in self.model.parameters():
+        for parameter in self.model.module.parameters():
             parameter.grad = None
         return loss, norm, requests > 0
 
     def _batch(self, step: Step) -> tuple[Tensor, Tensor]:
-        """This rank's sequences: inputs and targets [rows, seq_len]. All ranks have equally many rows; one past the
-        batch predicts nothing."""
-        rows = -(-step.sequences // self.here.size)
+        """This data rank's sequences: inputs and targets [rows, seq_len]. All have equally many rows; one past the batch
+        predicts nothing."""
+        first, stride = self.mesh.data_rank(self.here.rank), self.mesh.data_ranks
+        rows = -(-step.sequences // stride)
         inputs = np.zeros((rows, step.seq_len), dtype=np.int64)
         targets = np.full((rows, step.seq_len), -100, dtype=np.int64)
-        for row, number in enumerate(range(self.here.rank, step.sequences, self.here.size)):
+        for row, number in enumerate(range(first, step.sequences, stride)):
             tokens = self.order.sequence(step.start + number * step.seq_len, step.seq_len)
             inputs[row], targets[row] = tokens[:-1], tokens[1:]
         return torch.from_numpy(inputs).to(self.here.device), torch.from_numpy(targets).to(self.here.device)
