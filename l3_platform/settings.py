@@ -272,7 +272,15 @@ class Train(Section):
     budget_flops: float = Field(default=1.5e12, description="compute of the final model (Llama 3 405B: 3.8e25)")
     nodes: int = Field(default=2, description="torchrun agents")
     processes_per_node: int = 1
-    data_parallel_shard: int = Field(default=0, description="FSDP2 shard degree; 0: all ranks")
+    data_parallel_shard: int = Field(default=0, description="FSDP2 shard degree; 0: all data-parallel ranks")
+    tensor_parallel: int = Field(default=1, ge=1, description="ranks that share every matrix, with sequence and loss parallelism")
+    context_parallel: int = Field(default=1, ge=1, description="ranks that share every sequence, two chunks of it each")
+    pipeline_parallel: int = Field(default=1, ge=1, description="ranks that share the layers")
+    pipeline_schedule: Literal["1f1b", "interleaved", "zero_bubble"] = "1f1b"
+    pipeline_stages_per_rank: int = Field(default=0, ge=0, description="0: one under 1f1b, two under the others")
+    pipeline_micro_batches: int = Field(
+        default=0, ge=0, description="of a data rank's batch; 0: of micro_batch_tokens each, or without them of one sequence"
+    )
     ramp: tuple[Stage, ...] = (Stage(from_tokens=0, batch_tokens=1024), Stage(from_tokens=262_144, batch_tokens=2048))
     learning_rate: float = 6e-3
     min_learning_rate_ratio: float = Field(default=0.1, description="of the peak, at the end of the cosine (Llama 3: 8e-7 / 8e-5)")

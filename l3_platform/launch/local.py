@@ -9,7 +9,6 @@ from pathlib import Path
 from l3_platform.launch.interruptions import recorded, settle
 from l3_platform.launch.protocol import Launcher, State
 from l3_platform.launch.torchrun import LocalTorchrun
-from l3_platform.parallel.mesh import mesh_for
 from l3_platform.settings import SettingsError
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.store.lock import Lock
@@ -35,7 +34,7 @@ def run_training(
     """
     if (finished := TrainResult.read(job.output)) and finished.fingerprint == job.fingerprint:
         return finished
-    mesh_for(settings.nodes * settings.processes_per_node, job.data_parallel_shard)
+    job.mesh(settings.nodes * settings.processes_per_node)
     launcher = launcher_for(settings)
     say = on_line or (lambda line: None)
     restarts, reached = 0, ""

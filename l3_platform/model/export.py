@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from l3_platform.model.config import ModelConfig
 from l3_platform.model.init import Rows, whole
@@ -35,33 +35,42 @@ _LAYER = {
 _TOP = {"tok_embeddings": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
 
 
-def export_model(
-    model: Llama,
+def export_model(model: Llama, folder: str | Path, *, bos_id: int, eos_id: int, max_seq_len: int, **options: Any) -> None:
+    """`export_weights` of a model that is whole."""
+    parameters = dict(model.named_parameters())
+    export_weights(
+        model.config, lambda name: parameters[name].detach(), folder,
+        bos_id=bos_id, eos_id=eos_id, max_seq_len=max_seq_len, **options,
+    )  # fmt: skip
+
+
+def export_weights(
+    config: ModelConfig,
+    whole: Callable[[str], Tensor],
     folder: str | Path,
     *,
     bos_id: int,
     eos_id: int,
     max_seq_len: int,
     extra_files: dict[str, str] | None = None,
-    full: Callable[[Tensor], Tensor] = lambda parameter: parameter,
     writer: bool = True,
     file_bytes: int = FILE_BYTES,
 ) -> None:
     """Writes `folder` in one rename, replacing what was there. `extra_files` maps names to text, written with it.
 
-    Collective where the model is sharded: every rank calls it, `full` gathers one parameter, and only the rank with
-    `writer` touches the disk.
+    `whole` gives a parameter of a `Llama` by name. Collective where it is: every rank calls this, and only the rank with
+    `writer` uses what `whole` gives and touches the disk.
     """
     target = Path(folder)
     partial = target.with_name(target.name + ".partial")
     if writer:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-    _write_weights(model, partial, full, writer, file_bytes)
+    _write_weights(config, whole, partial, writer, file_bytes)
     if not writer:
         return
-    config = _hugging_face_config(model.config, bos_id, eos_id, max_seq_len)
-    _write_text(partial / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+    described = _hugging_face_config(config, bos_id, eos_id, max_seq_len)
+    _write_text(partial / "config.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
     for name, text in sorted((extra_files or {}).items()):
         _write_text(partial / name, text)
     if target.exists():
@@ -78,7 +87,7 @@ def load_exported(folder: str | Path, device: str = "cpu") -> Llama:
 
 
 @torch.no_grad()
-def fill_from_export(model: Llama, folder: str | Path, rows: Rows = whole) -> None:
+def fill_from_export(model: nn.Module, folder: str | Path, rows: Rows = whole) -> None:
     """Copies exported weights into the model in place, reading only the rows that `rows` says are held here.
 
     Raises ValueError naming the first parameter that is missing or has another shape.
@@ -99,9 +108,10 @@ def fill_from_export(model: Llama, folder: str | Path, rows: Rows = whole) -> No
                 f"{folder}: {key} has shape {tuple(piece.get_shape())}, the model wants {tuple(parameter.shape)}; "
                 "init_from must name a model of the same shape"
             )
-        local, first = rows(parameter)
-        if len(local):
-            local.copy_(piece[first : first + len(local)])
+        local, origin = rows(parameter)
+        if local.numel():
+            here = tuple(slice(first, first + size) for first, size in zip(origin, local.shape, strict=True))
+            local.copy_(piece[here])
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -134,25 +144,25 @@ def hugging_face_name(name: str) -> str:
     return f"model.layers.{layer}.{_LAYER[part]}.{kind}"
 
 
-def _write_weights(model: Llama, partial: Path, full: Callable[[Tensor], Tensor], writer: bool, file_bytes: int) -> None:
+def _write_weights(config: ModelConfig, whole: Callable[[str], Tensor], partial: Path, writer: bool, file_bytes: int) -> None:
     from safetensors.torch import save_file
 
-    groups = _groups([(name, p.numel() * 4) for name, p in model.named_parameters()], file_bytes)
-    parameters = dict(model.named_parameters())
+    with torch.device("meta"):
+        sizes = {name: p.numel() * 4 for name, p in Llama(config).named_parameters()}
+    groups = _groups(list(sizes.items()), file_bytes)
     index: dict[str, str] = {}
     for number, names in enumerate(groups, start=1):
         file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         tensors: dict[str, Tensor] = {}
         for name in names:
-            tensor = full(parameters[name].detach())
+            tensor = whole(name)
             if writer:
                 tensors[hugging_face_name(name)] = tensor.to("cpu", torch.float32).contiguous()
         if writer:
             save_file(tensors, partial / file, metadata={"format": "pt"})
             index |= dict.fromkeys(tensors, file)
     if writer and len(groups) > 1:
-        size = sum(p.numel() * 4 for p in parameters.values())
-        content = {"metadata": {"total_size": size}, "weight_map": index}
+        content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
         _write_text(partial / "model.safetensors.index.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 

@@ -8,39 +8,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from l3_platform.model.llama import Llama
+from l3_platform.model.config import ModelConfig
 
-# A parameter's local tensor and the row of the whole parameter where it begins.
-Rows = Callable[[Tensor], tuple[Tensor, int]]
+# The part of a parameter that is here, and where it begins in the whole parameter: an index a dimension.
+Rows = Callable[[Tensor], tuple[Tensor, tuple[int, ...]]]
 
 ROWS_A_DRAW = 1024  # rows that one generator makes: a rank draws at most this many rows that it does not hold
 
 
-def whole(parameter: Tensor) -> tuple[Tensor, int]:
+def whole(parameter: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """`Rows` of a parameter that is not sharded."""
-    return parameter, 0
+    return parameter, (0,) * parameter.dim()
 
 
 @torch.no_grad()
-def initialize(model: Llama, seed: int, rows: Rows = whole) -> None:
-    """Fills the parameters in place; `rows` says which rows of a sharded parameter are here."""
+def initialize(model: nn.Module, seed: int, rows: Rows = whole) -> None:
+    """Fills the parameters of a `Llama`, or of a part of one, in place; `rows` says what of a sharded one is here."""
+    config = cast(ModelConfig, model.config)
     for name, parameter in model.named_parameters():
-        local, first = rows(parameter)
+        local, origin = rows(parameter)
         if parameter.dim() == 1:
             local.fill_(1.0)
             continue
+        first, columns = origin[0], slice(origin[1], origin[1] + local.shape[1])
         deviation = 0.02
         if name.endswith(("attention.wo.weight", "feed_forward.w2.weight")):
-            deviation /= (2 * model.config.layers) ** 0.5
+            deviation /= (2 * config.layers) ** 0.5
         for start in range(first - first % ROWS_A_DRAW, first + len(local), ROWS_A_DRAW):
             stop = min(start + ROWS_A_DRAW, parameter.shape[0])
             drawn = torch.empty(stop - start, parameter.shape[1]).normal_(0.0, deviation, generator=_generator(seed, name, start))
             begin, end = max(start, first), min(stop, first + len(local))
-            local[begin - first : end - first] = drawn[begin - start : end - start]
+            local[begin - first : end - first] = drawn[begin - start : end - start, columns]
 
 
 def _generator(seed: int, name: str, row: int) -> torch.Generator:

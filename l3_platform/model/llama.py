@@ -6,6 +6,8 @@ filled afterwards. Half-split rotary pairs, as in Hugging Face's port: exported 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,17 +48,8 @@ class Llama(nn.Module):
         return self._loss(hidden.flatten(0, 1), targets.flatten())
 
     def _loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """hidden [tokens, d_model]. Chunks recompute their logits in the backward pass; a single one keeps them."""
-        rows = max(1, LOGITS_A_CHUNK // self.config.vocab_size)
-        if len(targets) <= rows:
-            return self._chunk_loss(hidden, targets)
-        from torch.utils.checkpoint import checkpoint
-
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(targets), rows):
-            piece = slice(start, start + rows)
-            total = total + checkpoint(self._chunk_loss, hidden[piece], targets[piece], use_reentrant=False)
-        return total
+        """hidden [tokens, d_model]."""
+        return in_chunks(self._chunk_loss, hidden, targets, LOGITS_A_CHUNK // self.config.vocab_size)
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self._logits(hidden), targets, ignore_index=-100, reduction="sum")
@@ -65,6 +58,21 @@ class Llama(nn.Module):
         # Tied weights are shared here, not as one parameter with two names: it stays tied when moved or sharded.
         mixed = F.linear(hidden, self.tok_embeddings.weight) if self.output is None else self.output(hidden)
         return mixed.float()
+
+
+def in_chunks(loss: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor, rows: int) -> Tensor:
+    """The sum of `loss` over chunks of `rows` tokens. Chunks recompute their logits in the backward pass; a single one
+    keeps them."""
+    rows = max(1, rows)
+    if len(targets) <= rows:
+        return loss(hidden, targets)
+    from torch.utils.checkpoint import checkpoint
+
+    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(targets), rows):
+        piece = slice(start, start + rows)
+        total = total + checkpoint(loss, hidden[piece], targets[piece], use_reentrant=False)
+    return total
 
 
 class Block(nn.Module):
@@ -87,6 +95,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
+        self.attend = attend
         self.wq = Linear(config.d_model, config.d_model)
         self.wk = Linear(config.d_model, config.kv_heads * config.head_dim)
         self.wv = Linear(config.d_model, config.kv_heads * config.head_dim)
@@ -97,7 +106,7 @@ class Attention(nn.Module):
         # -1 heads, not the configured number: a tensor-parallel rank holds only some of them.
         q, k, v = (w(x).view(batch, seq, -1, self.head_dim).transpose(1, 2) for w in (self.wq, self.wk, self.wv))
         q, k = rotate(q, rotation), rotate(k, rotation)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        mixed = self.attend(q, k, v, mask)
         return self.wo(mixed.transpose(1, 2).reshape(batch, seq, -1))
 
 
@@ -135,6 +144,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """q, result: [batch, heads, queries, head_dim]; k, v: [batch, kv_heads, keys, head_dim]; no mask: causal."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
 
 
 def rotary_table(seq: int, head_dim: int, theta: float, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
@@ -33,25 +33,23 @@ def parallelize(
     batch. bf16 computes in bf16 and reduces gradients in fp32 (Llama 3, section 3.3.2). A mesh of one rank in fp32
     is left unsharded and needs no process group; any other raises RuntimeError without one.
     """
-    if activation_checkpointing:
-        _checkpoint_blocks(model)
-    if compile_blocks:
-        for block in model.layers:
-            block.compile()
+    prepare_blocks(model.layers, activation_checkpointing, compile_blocks)
     if mesh.ranks > 1 or precision == "bf16":
-        _shard(model, mesh, device, precision, unit_parameters)
+        from l3_platform.parallel.device_mesh import groups_for
+
+        shard(model, model.layers, groups_for(mesh, device).data, precision, unit_parameters)
     return model
 
 
-def local_rows(parameter: Tensor) -> tuple[Tensor, int]:
-    """The rows of a parameter that this rank holds and the first one's index: `Rows` of `l3_platform.model.init`."""
+def local_rows(parameter: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """The part of a parameter that this rank holds and where it begins: `Rows` of `l3_platform.model.init`."""
     if not hasattr(parameter, "full_tensor"):  # not isinstance: importing DTensor costs a single process a second
-        return parameter, 0
+        return parameter, (0,) * parameter.dim()
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     sharded = cast(Any, parameter)
     _, offset = compute_local_shape_and_global_offset(sharded.shape, sharded.device_mesh, sharded.placements)
-    return sharded.to_local(), offset[0]
+    return sharded.to_local(), tuple(offset)
 
 
 def full(parameter: Tensor) -> Tensor:
@@ -76,34 +74,35 @@ def reduce_gradients(model: nn.Module, wanted: bool) -> None:
         module.set_requires_gradient_sync(wanted, recurse=False)
 
 
-def _checkpoint_blocks(model: Llama) -> None:
-    from torch.utils.checkpoint import checkpoint
+def prepare_blocks(blocks: Iterable[nn.Module], activation_checkpointing: bool, compile_blocks: bool) -> None:
+    """What comes before sharding by data parallelism, in place."""
+    for block in blocks:
+        if activation_checkpointing:
+            from torch.utils.checkpoint import checkpoint
 
-    for block in model.layers:
-        # The method is replaced, not the module: a wrapper module would rename every parameter of the block.
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+            # The method is replaced, not the module: a wrapper module would rename every parameter of the block.
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+        if compile_blocks:
+            block.compile()
 
 
-def _shard(model: Llama, mesh: Mesh, device: torch.device, precision: Literal["fp32", "bf16"], unit_parameters: int) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
+def shard(
+    module: nn.Module, blocks: Iterable[nn.Module], data: Any, precision: Literal["fp32", "bf16"], unit_parameters: int
+) -> None:
+    """FSDP2, or HSDP where the device mesh `data` has two dimensions, over a model or one stage of it, in place."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    if mesh.dp_replicate > 1:
-        shape, names = (mesh.dp_replicate, mesh.dp_shard), ("dp_replicate", "dp_shard")
-    else:
-        shape, names = (mesh.dp_shard,), ("dp_shard",)
-    device_mesh = init_device_mesh(device.type, shape, mesh_dim_names=names)
     # Inputs are not cast: the rotary table must stay fp32, and hidden states take the precision of the embedding.
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     if precision == "bf16":
         policy = replace(policy, param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     # Not resharded after forward: Llama 3 shards optimizer states and gradients only (section 3.3.2).
-    for unit in _units(model, unit_parameters):
-        fully_shard(unit, mesh=device_mesh, mp_policy=policy, reshard_after_forward=False)
-    fully_shard(model, mesh=device_mesh, mp_policy=policy, reshard_after_forward=False)
-    for module in _sharded_modules(model):
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
+    for unit in _units(blocks, unit_parameters):
+        fully_shard(unit, mesh=data, mp_policy=policy, reshard_after_forward=False)
+    fully_shard(module, mesh=data, mp_policy=policy, reshard_after_forward=False)
+    for part in _sharded_modules(module):
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # gloo has no pre-multiplied sum
 
 
 def _sharded_modules(model: nn.Module) -> Iterator[Any]:
@@ -111,11 +110,11 @@ def _sharded_modules(model: nn.Module) -> Iterator[Any]:
     return (module for module in model.modules() if hasattr(module, "set_gradient_divide_factor"))
 
 
-def _units(model: Llama, unit_parameters: int) -> Iterator[list[nn.Module]]:
+def _units(blocks: Iterable[nn.Module], unit_parameters: int) -> Iterator[list[nn.Module]]:
     """Consecutive blocks in units of at least `unit_parameters`; what is left over belongs to the root unit."""
     unit: list[nn.Module] = []
     size = 0
-    for block in model.layers:
+    for block in blocks:
         unit.append(block)
         size += sum(p.numel() for p in block.parameters())
         if size >= unit_parameters:

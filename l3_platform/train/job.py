@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from l3_platform.model.config import ModelConfig
+from l3_platform.parallel.mesh import Mesh, mesh_for
+from l3_platform.parallel.schedule import PipelineSchedule
 from l3_platform.settings import Stage, home
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.interleave import Mixture
@@ -23,6 +25,8 @@ _NOT_IDENTITY = frozenset({
     "folder", "output", "keep_checkpoints", "log_every_steps", "threads", "shutdown_seconds", "peak_flops",
     "mlflow_tracking_uri", "mlflow_run_id", "data_parallel_shard", "activation_checkpointing", "compile",
     "micro_batch_tokens", "hang_seconds",
+    "tensor_parallel", "context_parallel", "pipeline_parallel", "pipeline_schedule",
+    "pipeline_stages_per_rank", "pipeline_micro_batches",
 })  # fmt: skip
 
 
@@ -76,7 +80,13 @@ class TrainJob(BaseModel):
     activation_checkpointing: bool = False
     document_mask: bool = True
     micro_batch_tokens: int = Field(0, ge=0, description="tokens a rank and forward pass; 0: its whole batch at once")
-    data_parallel_shard: int = Field(0, ge=0, description="FSDP2 shard degree; 0: all ranks")
+    data_parallel_shard: int = Field(0, ge=0, description="FSDP2 shard degree; 0: all data-parallel ranks")
+    tensor_parallel: int = Field(1, ge=1)
+    context_parallel: int = Field(1, ge=1)
+    pipeline_parallel: int = Field(1, ge=1)
+    pipeline_schedule: Literal["1f1b", "interleaved", "zero_bubble"] = "1f1b"
+    pipeline_stages_per_rank: int = Field(0, ge=0)
+    pipeline_micro_batches: int = Field(0, ge=0)
 
     checkpoint_every_tokens: int = Field(0, ge=0, description="0: only when stopped")
     keep_checkpoints: int = Field(3, ge=1)
@@ -101,6 +111,21 @@ class TrainJob(BaseModel):
 
     def write(self, path: str | Path) -> None:
         write_text(path, self.model_dump_json(indent=2) + "\n")
+
+    def mesh(self, ranks: int) -> Mesh:
+        """The mesh of so many ranks. Raises ValueError, naming the setting to change, where the job cannot run on it."""
+        mesh = mesh_for(
+            ranks, self.data_parallel_shard,
+            tp=self.tensor_parallel, cp=self.context_parallel, pp=self.pipeline_parallel,
+        )  # fmt: skip
+        mesh.check(self.model, sorted({stage.seq_len for stage in self.ramp}), self.schedule_of_pipeline)
+        if self.compile and self.pipeline_parallel > 1 and self.pipeline_schedule == "zero_bubble":
+            raise ValueError("pipeline: a zero-bubble schedule cannot split a compiled backward pass; set train.compile=false")
+        return mesh
+
+    @property
+    def schedule_of_pipeline(self) -> PipelineSchedule:
+        return PipelineSchedule(self.pipeline_schedule, self.pipeline_stages_per_rank, self.pipeline_micro_batches)
 
     @property
     def mixtures(self) -> tuple[Mixture, ...]:

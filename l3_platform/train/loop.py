@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from l3_platform.model.config import parameters
-from l3_platform.model.export import export_model, fill_from_export
+from l3_platform.model.export import export_weights, fill_from_export
 from l3_platform.model.init import initialize
-from l3_platform.model.llama import Llama
-from l3_platform.parallel.mesh import mesh_for
-from l3_platform.parallel.parallelize import full, local_rows, parallelize, reduce_gradients
+from l3_platform.parallel.parallel_model import build
+from l3_platform.parallel.parallelize import local_rows
 from l3_platform.train.average import average_newest
 from l3_platform.train.checkpoint import Checkpoints, Position
 from l3_platform.train.data_order import Step, steps
@@ -70,7 +69,8 @@ def train(
                 run.to_the_end(on_step, stop_requested)
             return run.finish()
         finally:
-            run.ledger.close()
+            if run.ledger:
+                run.ledger.close()
             run.system.close()
             if run.metrics:
                 run.metrics.close(run.final_metrics)
@@ -104,8 +104,12 @@ class _Run:
         self.plans = plans_of(job, fingerprint)
         self.order = self.plans[-1].order()
         self.streams = {domain: TokenStream(job.data[domain]) for domain in self.order.domains}
-        self.model = self._build()
-        self.optimizer = AdamW(self.model, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
+        self.mesh = job.mesh(here.size)
+        self.model = build(
+            job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline, precision=job.precision,
+            activation_checkpointing=job.activation_checkpointing, compile_blocks=job.compile,
+        )  # fmt: skip
+        self.optimizer = AdamW(self.model.module, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
         self.checkpoints = Checkpoints(job.folder, here, fingerprint=fingerprint, keep=max(job.keep_checkpoints, job.average_last))
         if here.first:
             self.checkpoints.clear_partial()
@@ -114,7 +118,9 @@ class _Run:
             write_plans(job.folder, self.plans)
             rewind(job.folder, self.position.step)
         here.wait()
-        self.ledger = Ledger(job.folder, list(job.data), self.position.step, data_rank=here.rank)
+        # Ranks that share a model read the same sequences: the first of them writes.
+        data_rank, other = divmod(here.rank, self.mesh.model_ranks)
+        self.ledger = None if other else Ledger(job.folder, list(job.data), self.position.step, data_rank)
         self.metrics = Metrics(job.folder, self.position.step, job.mlflow_tracking_uri, job.mlflow_run_id) if here.first else None
         self.final_metrics: dict[str, float] = {}
         self.system = SystemMetrics(job.folder)
@@ -154,12 +160,13 @@ class _Run:
         """The final model, its held-out losses and the result, in one rename."""
         job = self.job
         self.checkpoints.wait()
-        averaged = average_newest(self.checkpoints, self.model, job.average_last) if job.average_last > 1 else 1
+        averaged = average_newest(self.checkpoints, self.model.module, job.average_last) if job.average_last > 1 else 1
         if averaged < job.average_last:
             log.warning("%s: only %d of %d checkpoints are left to average", job.folder, averaged, job.average_last)
         held_out = held_out_losses(
             self.model, job.held_out, seq_len=self.unit, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
-            batch_sequences=max(1, job.ramp[-1].batch_tokens // (self.unit * self.here.size)), ranks=self.here,
+            batch_sequences=max(1, job.ramp[-1].batch_tokens // (self.unit * self.mesh.data_ranks)), ranks=self.here,
+            mesh=self.mesh,
         )  # fmt: skip
         result = TrainResult(
             fingerprint=self.fingerprint,
@@ -176,29 +183,12 @@ class _Run:
         )
         self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-        export_model(
-            self.model, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
-            extra_files={RESULT_FILE: text, DATA_PLAN: as_text(self.plans)}, full=full, writer=self.here.first,
+        export_weights(
+            job.model, self.model.whole, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
+            extra_files={RESULT_FILE: text, DATA_PLAN: as_text(self.plans)}, writer=self.here.first,
         )  # fmt: skip
         self.here.wait()
         return result
-
-    def _build(self) -> Llama:
-        job = self.job
-        mesh = mesh_for(self.here.size, job.data_parallel_shard)
-        # A sharded model is never whole in memory; another is made in place, which spares a process half a second.
-        in_place = mesh.ranks == 1 and job.precision == "fp32"
-        with self.here.device if in_place else torch.device("meta"):
-            model = Llama(job.model)
-        parallelize(
-            model,
-            mesh,
-            device=self.here.device,
-            precision=job.precision,
-            activation_checkpointing=job.activation_checkpointing,
-            compile_blocks=job.compile,
-        )
-        return model if in_place else model.to_empty(device=self.here.device)
 
     def _resume(self) -> Position:
         """Fills the model: from the newest checkpoint, else from `init_from`, else afresh."""
@@ -208,14 +198,14 @@ class _Run:
             self.optimizer.steps_taken = position.updates
             return position
         if self.job.init_from:
-            fill_from_export(self.model, self.job.init_from, local_rows)
+            fill_from_export(self.model.module, self.job.init_from, local_rows)
         else:
-            initialize(self.model, self.job.seed, local_rows)
+            initialize(self.model.module, self.job.seed, local_rows)
         return Position()
 
     def _state(self, position: Position) -> dict[str, Any]:
         return {
-            "model": {name: p.detach() for name, p in self.model.named_parameters()},
+            "model": {name: p.detach() for name, p in self.model.module.named_parameters()},
             "optimizer": self.optimizer.state_dict(),
             "position": torch.tensor([position.step, position.tokens]),
             "rng": torch.get_rng_state(),
@@ -226,22 +216,17 @@ class _Run:
         whether any rank was asked to stop."""
         with self.meter.waiting_for("data"):
             inputs, targets = self._batch(step)
-        rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else len(inputs)
+        rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else 0
         facts = torch.zeros(2, dtype=torch.float64, device=self.here.device)  # nats, requests to stop
-        for first in range(0, len(inputs), rows):
-            reduce_gradients(self.model, wanted=first + rows >= len(inputs))
-            part = slice(first, first + rows)
-            nats: Tensor = self.model(inputs[part], targets[part], self.bos_id)
-            nats.backward()
-            facts[0] += nats.detach()
+        facts[0] = self.model.forward_backward(inputs, targets, self.bos_id, rows)
         facts[1] = float(stopping)
         self.here.sum(facts)
-        norm = clip_gradients(self.model, scale=1.0 / step.tokens, max_norm=self.job.gradient_clip).item()
+        norm = clip_gradients(self.model.module, 1.0 / step.tokens, self.job.gradient_clip, self.model.pipeline).item()
         loss, requests = facts[0].item() / step.tokens, facts[1].item()
         verdict, memory = judge(self.position.memory, self.job, step, loss, norm)
         if verdict == "take":
             self.optimizer.step(rate)
-        for parameter in self.model.parameters():
+        for parameter in self.model.module.parameters():
             parameter.grad = None
         self.meter.step(step, skipped=verdict != "take")
         if verdict == "take":
@@ -266,15 +251,17 @@ class _Run:
         self.meter.rolled_back_to(saved.step)
 
     def _batch(self, step: Step) -> tuple[Tensor, Tensor]:
-        """This rank's sequences: inputs and targets [rows, seq_len]. All ranks have equally many rows; one past the
-        batch predicts nothing."""
-        rows = -(-step.sequences // self.here.size)
+        """This data rank's sequences: inputs and targets [rows, seq_len]. All have equally many rows; one past the batch
+        predicts nothing."""
+        first, stride = self.mesh.data_rank(self.here.rank), self.mesh.data_ranks
+        rows = -(-step.sequences // stride)
         inputs = np.zeros((rows, step.seq_len), dtype=np.int64)
         targets = np.full((rows, step.seq_len), -100, dtype=np.int64)
-        for row, number in enumerate(range(self.here.rank, step.sequences, self.here.size)):
+        for row, number in enumerate(range(first, step.sequences, stride)):
             piece = self.order.piece(step.start + number * step.seq_len, step.seq_len)
             tokens = self.streams[piece.domain].read(piece.start, piece.tokens + 1)
-            self.ledger.add(step.index + 1, piece)
+            if self.ledger:
+                self.ledger.add(step.index + 1, piece)
             inputs[row], targets[row] = tokens[:-1], tokens[1:]
         return torch.from_numpy(inputs).to(self.here.device), torch.from_numpy(targets).to(self.here.device)
 
@@ -291,7 +278,8 @@ class _Run:
     def _save(self) -> None:
         if self.metrics:
             self.metrics.flush()
-        self.ledger.flush()
+        if self.ledger:
+            self.ledger.flush()
         self.checkpoints.save(self._state(self.position), self.position)
 
     def _stop(self, stop_requested: StopRequest) -> None:

@@ -10,6 +10,7 @@ position, while checkpoints want it by name. The arithmetic is torch's own fused
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,19 +65,35 @@ class AdamW:
 
 
 @torch.no_grad()
-def clip_gradients(model: nn.Module, scale: float, max_norm: float) -> Tensor:
+def clip_gradients(model: nn.Module, scale: float, max_norm: float, pipeline: Any = None) -> Tensor:
     """Multiplies all gradients by `scale`, then cuts their norm over all ranks to `max_norm`; returns the norm before
-    the cut, 0-dim. Replicated ranks hold equal gradients, so the norm is summed over shards alone."""
+    the cut, 0-dim. Ranks of the group `pipeline` hold different parameters."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     pieces = [local(g) for g in gradients]
     torch._foreach_mul_(pieces, scale)
-    total = torch.stack([norm.float() ** 2 for norm in torch._foreach_norm(pieces)]).sum()
-    sharded = next((g for g in gradients if hasattr(g, "full_tensor")), None)
-    if sharded is not None:
-        import torch.distributed as dist
-
-        mesh = sharded.device_mesh  # type: ignore[attr-defined]
-        dist.all_reduce(total, group=mesh.get_group(mesh.ndim - 1))
+    squares = [norm.float() ** 2 for norm in torch._foreach_norm(pieces)]
+    groups = [_groups_that_share(g) for g in gradients]
+    total = torch.stack([_sum(squares, groups, same) for same in dict.fromkeys(groups)]).sum()
+    if pipeline is not None:
+        torch.distributed.all_reduce(total, group=pipeline)
     norm = total.sqrt()
     torch._foreach_mul_(pieces, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+def _groups_that_share(gradient: Tensor) -> tuple[Any, ...]:
+    """Process groups whose ranks hold different parts of a gradient; those with replicas of it are left out."""
+    if not hasattr(gradient, "full_tensor"):
+        return ()
+    sharded: Any = gradient
+    return tuple(
+        sharded.device_mesh.get_group(dim) for dim, placement in enumerate(sharded.placements) if not placement.is_replicate()
+    )
+
+
+def _sum(squares: list[Tensor], groups: list[tuple[Any, ...]], same: tuple[Any, ...]) -> Tensor:
+    """The sum of those squares whose parts lie in the groups `same`, over these groups."""
+    total = torch.stack([square for square, group in zip(squares, groups, strict=True) if group == same]).sum()
+    for group in same:
+        torch.distributed.all_reduce(total, group=group)
+    return total

@@ -1,0 +1,93 @@
+"""Every composition of parallelism against one process. Silent wrong gradients are the field's worst bug."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from l3_platform.parallel import Mesh
+from l3_platform.parallel.schedule import PipelineSchedule
+from tests.parallel.differential import CONFIG, Case, worst_errors
+from tests.parallel.planted import BUGS
+from tests.parallel.ranks import in_processes
+
+TOLERANCE = 1e-5
+ONE, INTERLEAVED, ZBV = PipelineSchedule("1f1b"), PipelineSchedule("interleaved"), PipelineSchedule("zero_bubble")
+SCHEDULES = (ONE, INTERLEAVED, ZBV)
+
+FAST = [Case(Mesh(tp=2)), Case(Mesh(cp=2)), *(Case(Mesh(pp=2), schedule) for schedule in SCHEDULES)]
+TWO = [
+    Case(Mesh(dp_shard=2)),
+    Case(Mesh(dp_replicate=2)),
+    Case(Mesh(tp=2), config=replace(CONFIG, tied=True)),
+    *(Case(mesh, document_mask=False) for mesh in (Mesh(tp=2), Mesh(cp=2))),
+    *(Case(mesh, options={"activation_checkpointing": True}) for mesh in (Mesh(tp=2), Mesh(cp=2))),
+    *(Case(Mesh(pp=2), schedule, document_mask=False) for schedule in SCHEDULES),
+    *(Case(Mesh(pp=2), schedule, sequences=5) for schedule in SCHEDULES),  # three of eight rows predict nothing
+    *(Case(Mesh(pp=2), schedule, options={"activation_checkpointing": True}) for schedule in (ONE, INTERLEAVED)),
+]
+FOUR = [
+    Case(Mesh(dp_replicate=2, dp_shard=2)),
+    Case(Mesh(cp=4)),
+    Case(Mesh(cp=4), document_mask=False),
+    Case(Mesh(pp=4), ONE),
+    Case(Mesh(cp=2, tp=2)),
+    Case(Mesh(dp_shard=2, tp=2)),
+    Case(Mesh(dp_replicate=2, tp=2)),
+    Case(Mesh(dp_shard=2, cp=2)),
+    Case(Mesh(dp_replicate=2, cp=2)),
+    *(Case(Mesh(dp_shard=2, pp=2), schedule) for schedule in SCHEDULES),
+    *(Case(Mesh(pp=2, cp=2), schedule) for schedule in SCHEDULES),
+    *(Case(Mesh(pp=2, tp=2), schedule) for schedule in SCHEDULES),
+    Case(Mesh(dp_replicate=2, pp=2), INTERLEAVED),
+]
+EIGHT = [
+    *(Case(Mesh(pp=2, cp=2, tp=2), schedule) for schedule in SCHEDULES),
+    Case(Mesh(dp_shard=2, pp=2, tp=2), ZBV),
+    Case(Mesh(dp_shard=2, pp=2, cp=2), INTERLEAVED, document_mask=False),
+    Case(Mesh(dp_replicate=2, dp_shard=2, cp=2)),
+    Case(Mesh(dp_replicate=2, dp_shard=2, tp=2)),
+]
+SIXTEEN = [
+    *(Case(Mesh(dp_shard=2, pp=2, cp=2, tp=2), schedule) for schedule in SCHEDULES),
+    Case(Mesh(dp_replicate=2, dp_shard=2, pp=2, tp=2), ONE),
+    Case(Mesh(dp_replicate=2, pp=2, cp=2, tp=2), ZBV, document_mask=False),
+]
+PLANTED = [
+    Case(Mesh(pp=2), ONE, bug="no mask on one stage"),
+    Case(Mesh(dp_shard=2), bug="one shard's gradient scaled"),
+    Case(Mesh(tp=2), bug="one shard's gradient scaled"),
+    Case(Mesh(cp=2), bug="chunks in order"),
+    Case(Mesh(cp=2), bug="positions from zero"),
+    Case(Mesh(cp=2), bug="keys without gradient"),
+    Case(Mesh(pp=2), INTERLEAVED, bug="last micro-batch lost"),
+    Case(Mesh(pp=2), ONE, bug="mean over micro-batches"),
+    Case(Mesh(tp=2), bug="loss counted on every rank"),
+    Case(Mesh(pp=2), ZBV, bug="norm of one stage"),
+]
+
+
+def test_two_ranks_that_share_a_model_have_the_loss_and_every_gradient_of_one_process(tmp_path: Path) -> None:
+    errors = in_processes(2, tmp_path, worst_errors, FAST)
+    print(errors)
+    assert wrong(errors) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "cases"), [(2, TWO), (4, FOUR), (8, EIGHT), (16, SIXTEEN)])
+def test_every_composition_has_the_loss_and_every_gradient_of_one_process(world: int, cases: list[Case], tmp_path: Path) -> None:
+    errors = in_processes(world, tmp_path, worst_errors, cases)
+    print(errors)
+    assert wrong(errors) == {}
+
+
+@pytest.mark.slow
+def test_a_planted_bug_is_noticed(tmp_path: Path) -> None:
+    errors = in_processes(2, tmp_path, worst_errors, PLANTED)
+    print(errors)
+    assert {name: error for name, error in errors.items() if error < 10 * TOLERANCE} == {}
+    assert {case.bug for case in PLANTED} == set(BUGS) and len(errors) == len(PLANTED)
+
+
+def wrong(errors: dict[str, float]) -> dict[str, float]:
+    return {name: error for name, error in errors.items() if not error <= TOLERANCE}
