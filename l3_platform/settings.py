@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -263,8 +263,12 @@ class Train(Section):
     processes_per_node: int = 1
     data_parallel_shard: int = Field(default=0, description="FSDP2 shard degree; 0: all ranks")
     ramp: tuple[Stage, ...] = (Stage(from_tokens=0, batch_tokens=1024), Stage(from_tokens=262_144, batch_tokens=2048))
+    schedule: Literal["cosine", "wsd"] = Field(default="cosine", description="wsd: warm-up, stable, decay (Hu et al. 2024)")
+    decay_share: float = Field(default=0.2, gt=0, le=1, description="wsd: of the tokens, those of the linear fall at the end")
     learning_rate: float = 6e-3
-    min_learning_rate_ratio: float = Field(default=0.1, description="of the peak, at the end of the cosine (Llama 3: 8e-7 / 8e-5)")
+    min_learning_rate_ratio: float = Field(
+        default=0.1, description="of the peak, at the end of the schedule (Llama 3: 8e-7 / 8e-5)"
+    )
     warmup_tokens: int = 32_768
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -283,6 +287,48 @@ class Train(Section):
     threads: int = Field(default=1, description="CPU threads a rank")
     micro_batch_tokens: int = Field(default=0, description="tokens a rank and forward pass; 0: its whole batch at once")
     peak_flops: float = Field(default=0.0, description="of one device, FLOPs a second, for MFU in the metrics; 0: not reported")
+
+
+class LongStage(Section):
+    """One stage of growing length: so many tokens in sequences of `seq_len`."""
+
+    seq_len: int = Field(ge=2)
+    tokens: int = Field(ge=1)
+    batch_tokens: int = Field(ge=2, description="a multiple of seq_len")
+
+
+class LongContext(Section):
+    """Continued pre-training on longer and longer sequences (Llama 3, section 3.4.2): a stage is over once the loss on short
+    sequences has recovered and the needle is found at every length so far."""
+
+    stages: tuple[LongStage, ...] = (
+        LongStage(seq_len=256, tokens=24_576, batch_tokens=2048),
+        LongStage(seq_len=512, tokens=24_576, batch_tokens=2048),
+    )
+    short_loss_tolerance: float = Field(
+        default=0.01, ge=0, description="of the held-out loss in sequences as before, over the pre-trained model's, nats a token"
+    )
+    needle_accuracy: float | None = Field(
+        default=None, ge=0, le=1, description="wanted at every length and depth (Llama 3: 1.0); none: measured, not judged"
+    )
+    needle_depths: int = Field(default=5, ge=1, description="places of the needle, from 0 to 100 % of the text")
+    needle_trials: int = Field(default=4, ge=1, description="needles a length and depth")
+    needle_choices: int = Field(default=4, ge=2, description="values to choose from: chance is one in so many")
+    extra_slices: int = Field(default=2, ge=0, description="more training, at most, where a stage has not passed")
+    extra_share: float = Field(default=0.25, gt=0, description="of the stage's tokens, in each")
+    required: bool = Field(default=False, description="stop what comes after where the last length is not reached")
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        lengths = [stage.seq_len for stage in self.stages]
+        if lengths != sorted(set(lengths)):
+            raise ValueError(f"the lengths of the stages must grow, they are {lengths}")
+        for stage in self.stages:
+            if stage.batch_tokens % stage.seq_len:
+                raise ValueError(f"batch_tokens {stage.batch_tokens} is no multiple of seq_len {stage.seq_len}")
+            if stage.tokens < stage.seq_len:
+                raise ValueError(f"{stage.tokens} tokens are less than one sequence of {stage.seq_len}")
+        return self
 
 
 class Anneal(Section):
@@ -349,6 +395,7 @@ class Settings(Section):
     scaling: Scaling = Scaling()
     model: Model = Model()
     train: Train = Train()
+    long_context: LongContext = LongContext()
     anneal: Anneal = Anneal()
     evaluate: Evaluate = Evaluate()
     engine: Engine = Engine()

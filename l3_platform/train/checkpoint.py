@@ -10,48 +10,39 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from l3_platform.train.branch import Position, complete
+from l3_platform.train.data_order import Segment
 from l3_platform.train.job import TrainingError, write_text
 from l3_platform.train.ranks import Ranks
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process is meant
 
-_NAME = re.compile(r"step-(\d{8,})")
-
 State = Mapping[str, Any]  # nested mappings of tensors, sharded or not
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run stands: steps and tokens behind it, and the training loss of the last step."""
-
-    step: int = 0
-    tokens: int = 0
-    loss: float = float("nan")
 
 
 class Checkpoints:
     """The checkpoints of one run. Every method is collective unless it says otherwise."""
 
-    def __init__(self, folder: str | Path, ranks: Ranks, *, fingerprint: str, keep: int) -> None:
+    def __init__(self, folder: str | Path, ranks: Ranks, *, fingerprint: str, keep: int, segments: Sequence[Segment] = ()) -> None:
         self.folder = Path(folder)
         self.save_seconds = 0.0
         self.ranks = ranks
         self._fingerprint = fingerprint
         self._keep = keep
+        self._segments = [asdict(segment) for segment in segments]
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         # A group of its own: the background's collectives must not meet the training step's.
@@ -95,6 +86,12 @@ class Checkpoints:
             return Position(**facts["position"])
         return None
 
+    def load_whole(self, state: State, folder: Path) -> None:
+        """Fills the state in place from a checkpoint of another run. Raises TrainingError where it is damaged."""
+        if (damage := self._damage(folder)) is not None:
+            raise TrainingError(f"{folder}: {damage}, so nothing can branch from it; run its parent again")
+        self.load(state, folder)
+
     def load(self, state: State, folder: Path) -> None:
         """Fills the tensors of `state`, which may be a part of what was saved, in place."""
         from torch.distributed.checkpoint.state_dict_loader import load
@@ -119,6 +116,7 @@ class Checkpoints:
                 facts = {
                     "position": asdict(position),
                     "fingerprint": self._fingerprint,
+                    "segments": self._segments,
                     "ranks": self.ranks.size,
                     "files": files,
                 }
@@ -157,12 +155,6 @@ class Checkpoints:
         gathered: list[Any] = [None] * self.ranks.size
         torch.distributed.all_gather_object(gathered, found, group=self._group)
         return next((fault for fault in gathered if fault), None)
-
-
-def complete(folder: str | Path) -> list[Path]:
-    """Checkpoints of a run, newest first; those without `complete.json` do not exist. Any process may ask."""
-    found = [path for path in Path(folder).glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted((path for path in found if (path / "complete.json").exists()), key=lambda p: p.name, reverse=True)
 
 
 def _fault(path: Path, size: int, digest: str) -> str | None:

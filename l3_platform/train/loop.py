@@ -22,12 +22,14 @@ from l3_platform.model.llama import Llama
 from l3_platform.parallel.mesh import mesh_for
 from l3_platform.parallel.parallelize import full, local_rows, parallelize, reduce_gradients
 from l3_platform.train.average import average_newest
-from l3_platform.train.checkpoint import Checkpoints, Position
-from l3_platform.train.data_order import DataOrder, Step, TokenStream, steps
+from l3_platform.train.branch import Origin, Position, read_origin
+from l3_platform.train.checkpoint import Checkpoints
+from l3_platform.train.data_order import DataOrder, Step, TokenStream, segments_of, steps, whole_units
 from l3_platform.train.held_out import held_out_losses
 from l3_platform.train.job import RESULT_FILE, TrainingError, TrainingStopped, TrainJob, TrainResult
 from l3_platform.train.metrics import Metrics
 from l3_platform.train.optimizer import AdamW, clip_gradients
+from l3_platform.train.probes import choice_nats, read_probes
 from l3_platform.train.ranks import Ranks, ranks
 from l3_platform.train.schedule import learning_rate
 
@@ -87,12 +89,17 @@ class _Run:
         self.bos_id = job.bos_id if job.document_mask else None
         self.unit = max(stage.seq_len for stage in job.ramp)
         self.parameters = parameters(job.model)
-        self.total_tokens = job.total_tokens // self.unit * self.unit
+        origin = read_origin(job.branch_from) if job.branch_from else Origin("", Position(), ())
+        self.start = origin.position
+        self.total_tokens = whole_units(job.ramp, job.total_tokens, self.start.tokens)
         streams = {domain: TokenStream(job.data[domain]) for domain, share in job.shares.items() if share > 0}
-        self.order = DataOrder(streams, job.shares, self.unit, job.seed)
+        segments = segments_of(origin.segments, self.start.tokens, self.unit, job.shares)
+        self.order = DataOrder(streams, segments, job.seed)
         self.model = self._build()
         self.optimizer = AdamW(self.model, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
-        self.checkpoints = Checkpoints(job.folder, here, fingerprint=fingerprint, keep=max(job.keep_checkpoints, job.average_last))
+        self.checkpoints = Checkpoints(
+            job.folder, here, fingerprint=fingerprint, keep=max(job.keep_checkpoints, job.average_last), segments=segments
+        )
         if here.first:
             self.checkpoints.clear_partial()
         self.position = self._resume()
@@ -102,7 +109,7 @@ class _Run:
     def to_the_end(self, on_step: Callable[[dict[str, float]], None] | None, stop_requested: StopRequest) -> None:
         job = self.job
         logged, logged_tokens = time.monotonic(), self.position.tokens
-        for step in steps(job.ramp, job.total_tokens):
+        for step in steps(job.ramp, job.total_tokens, self.start.step, self.start.tokens):
             if step.index < self.position.step:
                 continue
             if step.start != self.position.tokens:
@@ -113,6 +120,7 @@ class _Run:
             rate = learning_rate(
                 step.start, step.tokens, schedule=job.schedule, peak=job.learning_rate,
                 min_ratio=job.min_learning_rate_ratio, warmup_tokens=job.warmup_tokens, total_tokens=self.total_tokens,
+                decay_tokens=job.decay_tokens, branched_at=self.start.tokens,
             )  # fmt: skip
             loss, norm, stop = self._step(step, rate, stop_requested() is not None)
             before, self.position = self.position, Position(step.index + 1, step.end, loss)
@@ -125,8 +133,8 @@ class _Run:
                     on_step(row)
             if stop:
                 self._stop(stop_requested)
-            every = job.checkpoint_every_tokens
-            if every and (before.tokens // every < step.end // every or step.end == self.total_tokens):
+            every, own = job.checkpoint_every_tokens, self.start.tokens
+            if every and ((before.tokens - own) // every < (step.end - own) // every or step.end == self.total_tokens):
                 self._save()
 
     def finish(self) -> TrainResult:
@@ -136,10 +144,12 @@ class _Run:
         averaged = average_newest(self.checkpoints, self.model, job.average_last) if job.average_last > 1 else 1
         if averaged < job.average_last:
             log.warning("%s: only %d of %d checkpoints are left to average", job.folder, averaged, job.average_last)
+        length = job.held_out_seq_len or self.unit
         held_out = held_out_losses(
-            self.model, job.held_out, seq_len=self.unit, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
-            batch_sequences=max(1, job.ramp[-1].batch_tokens // (self.unit * self.here.size)), ranks=self.here,
+            self.model, job.held_out, seq_len=length, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
+            batch_sequences=max(1, job.ramp[-1].batch_tokens // (length * self.here.size)), ranks=self.here,
         )  # fmt: skip
+        probes = read_probes(job.probes) if job.probes else []
         result = TrainResult(
             fingerprint=self.fingerprint,
             steps=self.position.step,
@@ -149,6 +159,8 @@ class _Run:
             loss=self.position.loss,
             averaged=max(1, averaged),
             held_out=held_out,
+            branched_at=self.start.tokens,
+            probe_nats=tuple(choice_nats(self.model, probes, self.bos_id, self.here)),
         )
         self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
@@ -177,12 +189,17 @@ class _Run:
         return model if in_place else model.to_empty(device=self.here.device)
 
     def _resume(self) -> Position:
-        """Fills the model: from the newest checkpoint, else from `init_from`, else afresh."""
+        """Fills the model: from the newest checkpoint, else from the parent's, from `init_from`, or afresh."""
         state = self._state(Position())
         if (position := self.checkpoints.load_newest(state)) is not None:
             torch.set_rng_state(state["rng"])
             self.optimizer.steps_taken = position.step
             return position
+        if self.job.branch_from:
+            self.checkpoints.load_whole(state, Path(self.job.branch_from))
+            torch.set_rng_state(state["rng"])
+            self.optimizer.steps_taken = self.start.step
+            return self.start
         if self.job.init_from:
             fill_from_export(self.model, self.job.init_from, local_rows)
         else:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from l3_platform.settings import Stage
-from l3_platform.train.data_order import DataOrder, TokenStream, permute, steps
+from l3_platform.train.data_order import DataOrder, Segment, TokenStream, permute, segments_of, steps
 
 RAMP = (Stage(from_tokens=0, batch_tokens=64, seq_len=8), Stage(from_tokens=100, batch_tokens=96, seq_len=16))
 
@@ -20,6 +20,10 @@ def write(folder: Path, name: str, tokens: np.ndarray) -> str:
 
 
 def order_of(folder: Path, sizes: dict[str, list[int]], shares: dict[str, float], unit: int = 16) -> DataOrder:
+    return DataOrder(streams_of(folder, sizes), [Segment(0, unit, shares)], seed=3)
+
+
+def streams_of(folder: Path, sizes: dict[str, list[int]]) -> dict[str, TokenStream]:
     """Domains whose tokens are all different: domain index in millions, then a running number."""
     streams = {}
     for number, (domain, lengths) in enumerate(sizes.items(), start=1):
@@ -28,7 +32,7 @@ def order_of(folder: Path, sizes: dict[str, list[int]], shares: dict[str, float]
             write(folder, f"{domain}-{i}.bin", np.arange(a, b) + number * 1_000_000) for i, (a, b) in enumerate(pairwise(bounds))
         ]
         streams[domain] = TokenStream(files)
-    return DataOrder(streams, shares, unit, seed=3)
+    return streams
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 17, 64, 1000])
@@ -92,9 +96,35 @@ def test_the_last_step_is_cut_to_the_total_in_whole_sequences() -> None:
     assert [s.tokens for s in steps(RAMP, 170)] == [64, 64, 32]
 
 
+def test_a_new_mix_goes_on_in_each_domain_where_the_old_one_stopped(tmp_path: Path) -> None:
+    streams = streams_of(tmp_path, {"a": [640], "b": [640]})
+    first = Segment(0, 16, {"a": 0.75, "b": 0.25})
+    second = Segment(320, 16, {"a": 0.2, "b": 0.8})
+    orders = DataOrder(streams, [first], seed=3), DataOrder(streams, [first, second], seed=3)
+    seen = Counter(
+        int(token)
+        for order, positions in zip(orders, (range(0, 320, 16), range(320, 960, 16)), strict=True)
+        for position in positions
+        for token in order.sequence(position, 16)[:-1]
+    )
+    assert len(seen) == 960 and set(seen.values()) == {1}  # with a fresh start, 160 tokens of b would come twice
+
+
+def test_longer_sequences_begin_at_the_share_of_an_epoch_already_read(tmp_path: Path) -> None:
+    streams = streams_of(tmp_path, {"a": [6400]})
+    order = DataOrder(streams, [Segment(0, 16, {"a": 1.0}), Segment(3200, 64, {"a": 1.0})], seed=3)
+    assert [order.place(unit) for unit in (0, 1, 49, 50)] == [(0, 50), (0, 51), (0, 99), (0, 100)]
+
+
+def test_a_run_that_changes_neither_shares_nor_length_has_no_segment_of_its_own() -> None:
+    parents = segments_of((), 0, 16, {"b": 0.5, "a": 0.5, "c": 0.0})
+    assert segments_of(parents, 320, 16, {"a": 0.5, "b": 0.5}) == parents
+    assert [one.from_tokens for one in segments_of(parents, 320, 32, {"a": 0.5, "b": 0.5})] == [0, 320]
+
+
 def test_another_seed_gives_another_order(tmp_path: Path) -> None:
     order = order_of(tmp_path, {"web": [1600]}, {"web": 1.0})
-    other = DataOrder({"web": order._streams[0]}, {"web": 1.0}, 16, seed=4)
+    other = DataOrder({"web": order._streams[0]}, [Segment(0, 16, {"web": 1.0})], seed=4)
     assert any(not np.array_equal(order.sequence(p, 16), other.sequence(p, 16)) for p in range(0, 160, 16))
 
 

@@ -1,0 +1,56 @@
+"""A run that starts from a step checkpoint of another: where it stood, and what it had read of each domain.
+
+Weights, optimizer state, step and token count go on as they were, and so does the data: under the same shares and
+sequence length a branch reads what its parent would have read; under others it begins in each domain where the parent
+had come to. A branch that changes nothing is therefore its parent's continuation, bit for bit. Free of torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from l3_platform.train.data_order import Segment
+
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: steps and tokens behind it, its parents' included, and the training loss of the last step."""
+
+    step: int = 0
+    tokens: int = 0
+    loss: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a branch takes over beside the tensors."""
+
+    fingerprint: str  # of the parent's job
+    position: Position
+    segments: tuple[Segment, ...]  # what the parent has trained on, oldest first
+
+
+def complete(folder: str | Path) -> list[Path]:
+    """Checkpoints of a run, newest first; those without `complete.json` do not exist. Any process may ask."""
+    found = [path for path in Path(folder).glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted((path for path in found if (path / "complete.json").exists()), key=lambda p: p.name, reverse=True)
+
+
+def read_origin(checkpoint: str | Path) -> Origin:
+    """Of a checkpoint's folder, such as `.../step-00000123`. Raises ValueError, saying what to do, where there is none."""
+    try:
+        facts = json.loads((Path(checkpoint) / "complete.json").read_text())
+        segments = tuple(Segment(**segment) for segment in facts["segments"])
+    except FileNotFoundError:
+        raise ValueError(f"{checkpoint} is no complete checkpoint, so nothing can branch from it; run its parent again") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{checkpoint}: complete.json does not say what was trained on ({error}): it is damaged or of an older version; "
+            "run its parent again"
+        ) from None
+    return Origin(facts["fingerprint"], Position(**facts["position"]), segments)
