@@ -234,6 +234,10 @@ class Scaling(Section):
     seq_len: int = 128
     batch_tokens: int = 512
     learning_rate: float = 8e-3
+    schedule: Literal["cosine", "wsd"] = Field(
+        default="cosine", description="cosine: a run a point (Llama 3); wsd: one stable run a size, from which each budget branches"
+    )
+    decay_share: float = Field(default=0.2, gt=0, lt=1, description="wsd: of a point's tokens, those of its decay")
     workers: int = Field(default=2, description="points trained at a time")
     min_tokens: int = Field(default=8192, description="points with fewer training tokens are left out")
     max_epochs: float = Field(default=4.0, description="points that would repeat the data more often are left out")

@@ -151,7 +151,7 @@ class TrainResult(BaseModel):
     loss: float = Field(description="training loss of the last step, nats a token")
     averaged: int = Field(description="checkpoints whose mean the final model is; 1: the last weights alone")
     held_out: Mapping[str, tuple[float, int]] = Field(description="domain: (summed nats, predicted tokens)")
-    branched_at: int = Field(0, description="steps and tokens above include those of its parents up to this token")
+    branched_at: int = Field(0, description="tokens behind the run where it branched; steps, tokens and flops are its own")
     probe_nats: tuple[tuple[float, ...], ...] = Field((), description="a row a probe, nats of each of its choices")
 
     @property

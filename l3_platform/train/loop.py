@@ -150,12 +150,13 @@ class _Run:
             batch_sequences=max(1, job.ramp[-1].batch_tokens // (length * self.here.size)), ranks=self.here,
         )  # fmt: skip
         probes = read_probes(job.probes) if job.probes else []
+        tokens = self.position.tokens - self.start.tokens
         result = TrainResult(
             fingerprint=self.fingerprint,
-            steps=self.position.step,
-            tokens=self.position.tokens,
+            steps=self.position.step - self.start.step,
+            tokens=tokens,
             parameters=self.parameters,
-            flops=6.0 * self.parameters * self.position.tokens,
+            flops=6.0 * self.parameters * tokens,
             loss=self.position.loss,
             averaged=max(1, averaged),
             held_out=held_out,

@@ -39,7 +39,7 @@ def test_a_branch_that_changes_nothing_is_its_parent_bit_for_bit(parent: TrainJo
     result, whole = train(branch), losses(parent)
     assert losses(branch) == {number: loss for number, loss in whole.items() if number > step}
     assert all(torch.equal(tensor, weights(parent)[name]) for name, tensor in weights(branch).items())
-    assert (result.tokens, result.branched_at) == (8192, read_origin(branch.branch_from).position.tokens)
+    assert result.branched_at == read_origin(branch.branch_from).position.tokens == 8192 - result.tokens
 
 
 def test_a_branch_that_is_stopped_resumes_from_its_own_checkpoint(parent: TrainJob, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_annealing_carries_optimizer_state_and_goes_on_in_the_data(parent: Train
         checkpoint_every_tokens=512,
     )  # fmt: skip
     result = train(anneal)
-    assert (result.tokens, result.averaged, result.steps) == (9728, 3, last + 6)
+    assert (result.branched_at, result.tokens, result.averaged, result.steps) == (8192, 1536, 3, 6)
     (first, second) = read_origin(complete(anneal.folder)[0]).segments
     assert (first.from_tokens, second.from_tokens, second.shares["code"]) == (0, 8192, 0.8)
 
