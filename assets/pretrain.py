@@ -1,10 +1,14 @@
-"""pretrain: the model that the plan asks for, trained by torchrun over several nodes, then annealed."""
+"""pretrain: the model that the plan asks for, trained by torchrun over several nodes, on longer sequences, then annealed."""
 
+import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
 
 from l3_platform.orchestration.card import Card, new_figure, png
 from l3_platform.orchestration.instance import TRAINING_POOL
@@ -66,7 +70,12 @@ def _fed_as_mixed(made: Made) -> Verdict:
 
 
 def _curve(made: Made) -> Card:
-    curve = json.loads(files.read(made.dataset.file("loss.json")))
+    told = training_card(made.cost)
+    chart = _loss_chart(json.loads(files.read(made.dataset.file("loss.json"))))
+    return replace(told, chart=chart, samples={"files": made.dataset.read(), **told.samples})
+
+
+def _loss_chart(curve: dict[str, Any]) -> bytes:
     figure, axes = new_figure(height=2.6)
     axes.plot(curve["tokens"], curve["loss"], color="#2f6f9f", linewidth=1)
     axes.set_xlabel("tokens", fontsize=8)
@@ -75,8 +84,32 @@ def _curve(made: Made) -> Card:
     rate.plot(curve["tokens"], curve["learning_rate"], color="#c9792b", linewidth=0.8)
     rate.set_ylabel("learning rate", fontsize=8)
     rate.tick_params(labelsize=8)
+    return png(figure)
+
+
+def _full_length(made: Made) -> Verdict:
+    """A model that did not pass at every length is a warning, unless `long_context.required`."""
+    metrics = made.dataset.manifest.metrics
+    said = {"reached": metrics["reached"], "wanted": metrics["wanted"]}
+    said |= {name: metrics[name] for name in ("stopped because", "needle") if name in metrics}
+    return Verdict(metrics["reached"] == metrics["wanted"], said, only_warns=not made.settings.long_context.required)
+
+
+def _show_long_context(made: Made) -> Card:
+    from l3_platform.evaluate.needle import CELLS
+    from l3_platform.evaluate.plot import needle_chart
+    from l3_platform.long_context import CURVE, read_story
+
+    story, curve = read_story(made.dataset), json.loads(files.read(made.dataset.file(CURVE)))
+    found = pa.Table.from_pylist(story["needles"], schema=CELLS)
     told = training_card(made.cost)
-    return replace(told, chart=png(figure), samples={"files": made.dataset.read(), **told.samples})
+    pictures = {"needle in a haystack": needle_chart(found, story["chance"])} if found.num_rows else {}
+    return replace(
+        told,
+        samples={"stages": pa.Table.from_pylist(story["slices"]), "files": made.dataset.read(), **told.samples},
+        chart=_loss_chart(curve) if curve else None,
+        charts={**pictures, **told.charts},
+    )
 
 
 FINITE = Check("loss_is_finite", _loss_is_finite, blocking=True)
@@ -102,24 +135,58 @@ def pretrained(build: Build) -> Built:
     return _trained(build, build_pretrained)
 
 
+@stage_asset(
+    group="pretrain",
+    kinds={"torch", "mlflow"},
+    checks=[
+        FINITE,
+        Check(
+            "reached_full_length",
+            _full_length,
+            blocking=True,
+            description="at every length the loss on short sequences has recovered, and the needle is found as often as wanted",
+        ),
+    ],
+    show=_show_long_context,
+    pool=TRAINING_POOL,
+)
+def long_context(build: Build) -> Built:
+    """Continued pre-training in stages of growing sequence length, each judged before the next (Llama 3, section 3.4.2)."""
+    from l3_platform.long_context import build_long_context
+    from l3_platform.pretrain import Tracked
+
+    with build.mlflow_run("long_context") as parent:
+
+        @contextlib.contextmanager
+        def track(name: str) -> Iterator[Tracked]:
+            with build.mlflow_run(f"long_context {name}", parent) as run:
+                yield _tracked(build, run)
+
+        built = build_long_context(**build.inputs, out=build.out, settings=build.settings, launch=_launch(build), track=track)
+        track_effective_time(build, parent)
+        return built
+
+
 @stage_asset(group="pretrain", kinds={"torch", "mlflow"}, checks=[FINITE, FED], show=_curve, pool=TRAINING_POOL)
 def annealed(build: Build) -> Built:
-    """Learning rate to zero on the annealing mix; the mean of the checkpoints is the model (Llama 3, section 3.4.3)."""
+    """Learning rate to zero on the annealing mix, at full length; the mean of the checkpoints is the model (Llama 3, 3.4.3)."""
     from l3_platform.pretrain import build_annealed
 
     return _trained(build, build_annealed)
 
 
 def _trained(build: Build, builder: Callable[..., Built]) -> Built:
-    from l3_platform.pretrain import Tracked
-
     with build.mlflow_run(build.out.asset) as run:
-        built = builder(
-            **build.inputs,
-            out=build.out,
-            settings=build.settings,
-            launch=functools.partial(launched, build.context, build.settings.train, notes=build.notes),
-            tracked=Tracked(build.tracking.uri if run else "", run),
-        )
+        built = builder(**build.inputs, out=build.out, settings=build.settings, launch=_launch(build), tracked=_tracked(build, run))
         track_effective_time(build, run)
         return built
+
+
+def _launch(build: Build) -> Callable[..., Any]:
+    return functools.partial(launched, build.context, build.settings.train, notes=build.notes)
+
+
+def _tracked(build: Build, run: str) -> Any:
+    from l3_platform.pretrain import Tracked
+
+    return Tracked(build.tracking.uri if run else "", run)

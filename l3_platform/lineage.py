@@ -94,7 +94,13 @@ STAGES = _stages(
     Stage("training_plan", "2", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
     Stage("pretrained", "2", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
-    Stage("annealed", "2", ("train", "anneal"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
+    Stage("long_context", "1", ("train", "long_context"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
+    Stage(
+        "annealed",
+        "3",
+        ("train", "anneal"),
+        ("pretrained", "long_context", "training_plan", "token_shards", "data_mix", "tokenizer"),
+    ),
     Stage("evaluation", "2", ("evaluate",), ("pretrained", "annealed", "token_shards", "tokenizer")),
 )
 
@@ -115,7 +121,7 @@ FILE_SETTINGS = {
 # Settings of how a run is carried out: they change its pace and its place, never what comes out.
 OPERATIONAL_SETTINGS = {
     *("train.launcher", "train.max_restarts", "train.shutdown_seconds", "train.log_every_steps", "train.keep_checkpoints"),
-    *("train.checkpoint_every_tokens", "train.peak_flops", "train.hang_seconds", "scaling.workers"),
+    *("train.checkpoint_every_tokens", "train.peak_flops", "train.hang_seconds", "scaling.workers", "long_context.required"),
     *("annotator.url", "annotator.api_key_variable", "annotator.timeout_seconds", "annotator.retries", "annotator.concurrency"),
     *("annotator.prompt_price", "annotator.completion_price"),
 }

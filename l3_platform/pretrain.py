@@ -14,12 +14,13 @@ import pyarrow as pa
 from l3_platform.engine import Counts, Output
 from l3_platform.scaling.build import read_plan
 from l3_platform.scaling.plan import TrainingPlan
-from l3_platform.settings import Settings, home
+from l3_platform.settings import Settings, Stage, home
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import vocabulary
 from l3_platform.train import ledger
+from l3_platform.train.branch import complete, read_origin
 from l3_platform.train.data_plan import read_plans
-from l3_platform.train.job import RESULT_FILE, TrainJob, TrainResult, run_folder
+from l3_platform.train.job import RESULT_FILE, TrainingError, TrainJob, TrainResult, run_folder
 from l3_platform.train.streams import local_streams, mixtures_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
@@ -33,6 +34,11 @@ class Tracked:
 
     uri: str = ""
     run_id: str = ""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Of a TrainJob."""
+        return {"mlflow_tracking_uri": self.uri, "mlflow_run_id": self.run_id}
 
 
 Launch = Callable[[TrainJob], TrainResult]
@@ -54,19 +60,24 @@ def build_pretrained(
     first, *changes = mixtures_of(data_mix[0], "pretrain")
     job = TrainJob.from_settings(
         settings.train,
-        **_common(plan, token_shards[0], tokenizer[0], out, tracked),
+        **places(out),
+        **common(plan, token_shards[0], tokenizer[0]),
+        **tracked.fields,
         shares=first.shares,
         mix_changes=tuple(changes),
         total_tokens=plan.total_tokens,
+        decay_tokens=round(settings.train.decay_share * plan.total_tokens),
         ramp=plan.ramp,
         learning_rate=plan.learning_rate,
         warmup_tokens=plan.warmup_tokens,
     )
-    return _taken_in(launch(job), job, out)
+    result = launch(job)
+    return put_model(Path(job.output), out, told_of(job)), metrics_of(result)
 
 
 def build_annealed(
     pretrained: Sequence[Dataset],
+    long_context: Sequence[Dataset],
     training_plan: Sequence[Dataset],
     token_shards: Sequence[Dataset],
     data_mix: Sequence[Dataset],
@@ -77,56 +88,90 @@ def build_annealed(
     launch: Launch,
     tracked: Tracked,
 ) -> Built:
-    """From the pre-trained weights: learning rate linearly to zero on the annealing mix; the mean of its checkpoints."""
+    """Learning rate linearly to zero on the annealing mix, at the length that was reached; the mean of its checkpoints.
+
+    Optimizer state and the place in the data go on from the run before.
+    """
     plan = read_plan(training_plan[0])
-    last = plan.ramp[-1]
-    tokens = max(settings.anneal.tokens, last.batch_tokens * settings.anneal.checkpoints)
+    seq_len, parent = reached(long_context[0], pretrained[0])
+    batch = -(-plan.ramp[-1].batch_tokens // seq_len) * seq_len
+    tokens = max(settings.anneal.tokens, batch * settings.anneal.checkpoints)
     job = TrainJob.from_settings(
         settings.train,
-        **_common(plan, token_shards[0], tokenizer[0], out, tracked),
+        **places(out),
+        **common(plan, token_shards[0], tokenizer[0]),
+        **tracked.fields,
         shares=mixtures_of(data_mix[0], "anneal")[0].shares,
-        total_tokens=tokens,
-        ramp=(last.model_copy(update={"from_tokens": 0}),),
+        branch_from=parent,
+        total_tokens=read_origin(parent).position.tokens + tokens,
+        ramp=(Stage(batch_tokens=batch, seq_len=seq_len),),
         schedule="linear_to_zero",
-        init_from=str(model_folder(pretrained[0])),
-        learning_rate=plan.learning_rate * settings.train.min_learning_rate_ratio,  # goes on where the cosine ended
+        learning_rate=plan.learning_rate * settings.train.min_learning_rate_ratio,  # goes on where the schedule ended
         warmup_tokens=0,
-        checkpoint_every_tokens=tokens // settings.anneal.checkpoints // last.batch_tokens * last.batch_tokens,
+        held_out_seq_len=short_length(plan),
+        checkpoint_every_tokens=tokens // settings.anneal.checkpoints // batch * batch,
         keep_checkpoints=settings.anneal.checkpoints,
         average_last=settings.anneal.checkpoints,
-        seed=settings.train.seed + 1,
     )
-    return _taken_in(launch(job), job, out)
+    result = launch(job)
+    return put_model(Path(job.output), out, told_of(job)), metrics_of(result)
 
 
-def _common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset, out: Writer, tracked: Tracked) -> dict[str, Any]:
-    """What every job takes from the plan, the corpus and the tracker. A changed setting never resumes an old run."""
-    folder = run_folder(out.asset, out.folder.rsplit("/", 1)[-1])
+def places(out: Writer, run: str = "") -> dict[str, str]:
+    """Where a run keeps its checkpoints: under the identity of the dataset that it leads to, so a changed setting never
+    resumes an old run. `run` names one of several."""
+    folder = run_folder(out.asset, out.folder.rsplit("/", 1)[-1]) / run
+    return {"folder": str(folder), "output": str(folder / "model")}
+
+
+def common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset) -> dict[str, Any]:
+    """What every job takes from the plan and the corpus."""
     words = vocabulary(tokenizer)
     return {
-        "folder": str(folder),
-        "output": str(folder / "model"),
         "model": plan.model,
         "data": local_streams(token_shards, "train"),
         "held_out": local_streams(token_shards, "held_out"),
         "bos_id": words.bos_id,
         "eos_id": words.eos_id,
-        "mlflow_tracking_uri": tracked.uri,
-        "mlflow_run_id": tracked.run_id,
     }
 
 
-def _taken_in(result: TrainResult, job: TrainJob, out: Writer) -> Built:
-    """The final model's files go beside the dataset's shard, which lists and digests them; the loss curve goes in too."""
+def short_length(plan: TrainingPlan) -> int:
+    """The sequence length of pre-training, at which held-out losses of all its descendants are compared."""
+    return max(stage.seq_len for stage in plan.ramp)
+
+
+def reached(long_context: Dataset, pretrained: Dataset) -> tuple[int, str]:
+    """The sequence length that the long-context stages arrived at, and the checkpoint to go on from."""
+    metrics = long_context.manifest.metrics
+    return metrics["reached"], last_checkpoint(long_context, metrics["kept"]) if metrics["kept"] else last_checkpoint(pretrained)
+
+
+def last_checkpoint(trained: Dataset, run: str = "") -> str:
+    """Folder of the checkpoint at the end of a run. Raises TrainingError where it is gone."""
+    folder = run_folder(trained.manifest.asset, trained.folder.rsplit("/", 1)[-1]) / run
+    found = complete(folder)
+    if not found:
+        raise TrainingError(
+            f"{folder} holds no checkpoint of {trained.manifest.asset}, whose optimizer state is to be carried over; delete "
+            f"{trained.folder} and materialize {trained.manifest.asset} again, with train.checkpoint_every_tokens above 0"
+        )
+    return str(found[0])
+
+
+def put_model(folder: Path, out: Writer, content: Mapping[str, bytes]) -> list[str]:
+    """The final model's files go beside the dataset's one shard, which lists and digests them; `content` are more files."""
     rows = []
-    for path in sorted(Path(job.output).iterdir()):
+    for path in sorted(folder.iterdir()):
         files.upload(path, files.join(out.folder, "model", path.name))
         rows.append({"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)})
     table = pa.Table.from_pylist(rows, schema=MODEL)
-    told = {"loss.json": loss_curve(Path(job.folder)), CONSUMED: consumed(job)}
-    contents = {name: json.dumps(content).encode() for name, content in told.items()}
-    out.put("part-00000", Output(table, Counts.annotated(table.num_rows), files=contents))
-    metrics = {
+    out.put("part-00000", Output(table, Counts.annotated(table.num_rows), files=content))
+    return ["part-00000"]
+
+
+def metrics_of(result: TrainResult) -> dict[str, Any]:
+    return {
         "steps": result.steps,
         "tokens": result.tokens,
         "parameters": result.parameters,
@@ -135,7 +180,12 @@ def _taken_in(result: TrainResult, job: TrainJob, out: Writer) -> Built:
         "held-out loss": result.held_out_loss,
         "checkpoints averaged": result.averaged,
     }
-    return ["part-00000"], metrics
+
+
+def told_of(job: TrainJob) -> dict[str, bytes]:
+    """What a run tells of itself, as files of its dataset: the loss curve, and what it was fed."""
+    told = {"loss.json": loss_curve(Path(job.folder)), CONSUMED: consumed(job)}
+    return {name: json.dumps(content).encode() for name, content in told.items()}
 
 
 def _sha256(path: Path) -> str:
@@ -160,7 +210,7 @@ def consumed(job: TrainJob) -> list[dict[str, Any]]:
     tokens of each domain. A step that a change falls into counts to the mixture after it, and the interleaving is off by
     units: a domain's share is met within `slack` tokens."""
     plan = read_plans(job.folder)[-1]
-    begun = [(step, mixture) for mixture in plan.mixtures if (step := plan.step_at(mixture.from_tokens))]
+    begun = [(step, mixture) for start, mixture in plan.legs if (step := plan.step_at(start))]
     bounds = [*(step.index for step, _ in begun[1:]), plan.last_step]
     fed = ledger.consumed(job.folder, list(job.data), bounds)
     return [
@@ -176,7 +226,7 @@ def tokens_seen(trained: Dataset) -> dict[str, int]:
 
 
 def model_folder(trained: Dataset) -> Path:
-    """The exported model of `pretrained` or `annealed` on this machine."""
+    """The exported model of `pretrained`, `long_context` or `annealed` on this machine."""
     cache = home() / "cache" / trained.digest
     paths = [files.local_copy(files.join(trained.folder, "model", row["file"]), cache) for row in trained.read().to_pylist()]
     return paths[0].parent

@@ -12,9 +12,9 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -245,6 +245,10 @@ class Scaling(Section):
     seq_len: int = 128
     batch_tokens: int = 512
     learning_rate: float = 8e-3
+    schedule: Literal["cosine", "wsd"] = Field(
+        default="cosine", description="cosine: a run a point (Llama 3); wsd: one stable run a size, from which each budget branches"
+    )
+    decay_share: float = Field(default=0.2, gt=0, lt=1, description="wsd: of a point's tokens, those of its decay")
     workers: int = Field(default=2, description="points trained at a time")
     min_tokens: int = Field(default=8192, description="points with fewer training tokens are left out")
     max_epochs: float = Field(default=4.0, description="points that would repeat the data more often are left out")
@@ -282,8 +286,12 @@ class Train(Section):
         default=0, ge=0, description="of a data rank's batch; 0: of micro_batch_tokens each, or without them of one sequence"
     )
     ramp: tuple[Stage, ...] = (Stage(from_tokens=0, batch_tokens=1024), Stage(from_tokens=262_144, batch_tokens=2048))
+    schedule: Literal["cosine", "wsd"] = Field(default="cosine", description="wsd: warm-up, stable, decay (Hu et al. 2024)")
+    decay_share: float = Field(default=0.2, gt=0, le=1, description="wsd: of the tokens, those of the linear fall at the end")
     learning_rate: float = 6e-3
-    min_learning_rate_ratio: float = Field(default=0.1, description="of the peak, at the end of the cosine (Llama 3: 8e-7 / 8e-5)")
+    min_learning_rate_ratio: float = Field(
+        default=0.1, description="of the peak, at the end of the schedule (Llama 3: 8e-7 / 8e-5)"
+    )
     warmup_tokens: int = 32_768
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
@@ -313,6 +321,48 @@ class Train(Section):
     hang_seconds: float = Field(
         default=300.0, description="without a finished step, after which ranks dump their stacks and all are relaunched; 0: never"
     )
+
+
+class LongStage(Section):
+    """One stage of growing length: so many tokens in sequences of `seq_len`."""
+
+    seq_len: int = Field(ge=2)
+    tokens: int = Field(ge=1)
+    batch_tokens: int = Field(ge=2, description="a multiple of seq_len")
+
+
+class LongContext(Section):
+    """Continued pre-training on longer and longer sequences (Llama 3, section 3.4.2): a stage is over once the loss on short
+    sequences has recovered and the needle is found at every length so far."""
+
+    stages: tuple[LongStage, ...] = (
+        LongStage(seq_len=256, tokens=24_576, batch_tokens=2048),
+        LongStage(seq_len=512, tokens=24_576, batch_tokens=2048),
+    )
+    short_loss_tolerance: float = Field(
+        default=0.01, ge=0, description="of the held-out loss in sequences as before, over the pre-trained model's, nats a token"
+    )
+    needle_accuracy: float | None = Field(
+        default=None, ge=0, le=1, description="wanted at every length and depth (Llama 3: 1.0); none: measured, not judged"
+    )
+    needle_depths: int = Field(default=5, ge=1, description="places of the needle, from 0 to 100 % of the text")
+    needle_trials: int = Field(default=4, ge=1, description="needles a length and depth")
+    needle_choices: int = Field(default=4, ge=2, description="values to choose from: chance is one in so many")
+    extra_slices: int = Field(default=2, ge=0, description="more training, at most, where a stage has not passed")
+    extra_share: float = Field(default=0.25, gt=0, description="of the stage's tokens, in each")
+    required: bool = Field(default=False, description="stop what comes after where the last length is not reached")
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        lengths = [stage.seq_len for stage in self.stages]
+        if lengths != sorted(set(lengths)):
+            raise ValueError(f"the lengths of the stages must grow, they are {lengths}")
+        for stage in self.stages:
+            if stage.batch_tokens % stage.seq_len:
+                raise ValueError(f"batch_tokens {stage.batch_tokens} is no multiple of seq_len {stage.seq_len}")
+            if stage.tokens < stage.seq_len:
+                raise ValueError(f"{stage.tokens} tokens are less than one sequence of {stage.seq_len}")
+        return self
 
 
 class Anneal(Section):
@@ -379,6 +429,7 @@ class Settings(Section):
     scaling: Scaling = Scaling()
     model: Model = Model()
     train: Train = Train()
+    long_context: LongContext = LongContext()
     anneal: Anneal = Anneal()
     evaluate: Evaluate = Evaluate()
     engine: Engine = Engine()

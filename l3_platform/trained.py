@@ -12,9 +12,9 @@ from l3_platform.settings import home, nearest
 from l3_platform.store import MissingDataset, StoreError, files
 from l3_platform.train import ledger
 from l3_platform.train.data_plan import FILE, DataPlan, plans_in, read_plans
-from l3_platform.train.job import RESULT_FILE, TrainResult, run_folder
+from l3_platform.train.job import RESULT_FILE, run_folder
 
-ASSETS = ("pretrained", "annealed")
+ASSETS = ("pretrained", "long_context", "annealed")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Trained:
 
 
 def resolve(asked: str, catalog: Catalog) -> Trained:
-    """A path, `pretrained` or `annealed` (the newest checkpoint where it is not finished), or, empty, the newest of all.
+    """A path, or one of ASSETS (the newest checkpoint where it is not finished), or, empty, the newest of all.
 
     Raises MissingDataset where there is none, StoreError where what is there does not tell its data.
     """
@@ -79,18 +79,18 @@ def _checkpoint(folder: Path, name: str) -> Trained:
 
 
 def _exported(url: str, name: str) -> Trained:
-    """`url` may lie in an object store: only its two small files are read."""
-    result = TrainResult.model_validate_json(files.read(files.join(url, RESULT_FILE)))
+    """`url` may lie in an object store: only one small file is read."""
     told = files.join(url, FILE)
-    return _trained(name, plans_in(files.read(told)) if files.exists(told) else (), result.steps, Path(url).parent)
+    return _trained(name, plans_in(files.read(told)) if files.exists(told) else (), None, Path(url).parent)
 
 
-def _trained(name: str, plans: tuple[DataPlan, ...], step: int, near: Path) -> Trained:
+def _trained(name: str, plans: tuple[DataPlan, ...], step: int | None, near: Path) -> Trained:
+    """`step`: where the last run of `plans` stood; None: at its end."""
     if not plans:
         raise StoreError(
             f"{name} does not tell what it was trained on: it has no {FILE}, so an older version made it; train it again"
         )
-    steps = [*(plan.last_step for plan in plans[:-1]), step]
+    steps = [*(plan.last_step for plan in plans[:-1]), plans[-1].last_step if step is None else step]
     runs = [near, *_runs()]
     return Trained(name, tuple(Phase(plan, last, _ledger_of(plan, runs)) for plan, last in zip(plans, steps, strict=True)))
 
@@ -111,15 +111,20 @@ def _newest() -> Path:
 
 
 def _newest_step(run: Path) -> Path | None:
-    return max((path.parent for path in _complete(run)), default=None)
+    return max((path.parent for path in _complete(run)), key=lambda step: step.name, default=None)
 
 
 def _runs() -> list[Path]:
-    return sorted((home() / "checkpoints").glob("*/"))
+    """Folders of runs: of an asset's one, or of one of its several."""
+    root = home() / "checkpoints"
+    found = [path.parent for pattern in (f"*/{FILE}", f"*/*/{FILE}") for path in root.glob(pattern)]
+    return sorted(folder for folder in found if folder.name != "model")
 
 
 def _complete(run: Path) -> Iterator[Path]:
-    return (path for path in run.glob("step-*/complete.json") if not path.parent.name.endswith(".partial"))
+    """Of a run, or of the several of an asset."""
+    found = [*run.glob("step-*/complete.json"), *run.glob("*/step-*/complete.json")]
+    return (path for path in found if not path.parent.name.endswith(".partial"))
 
 
 def _short(folder: Path) -> str:

@@ -40,3 +40,34 @@ def annealing_chart(losses: pa.Table, before: str, after: str) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})  # the version of matplotlib is no part of the result
     return png.getvalue()
+
+
+def needle_chart(cells: pa.Table, chance: float) -> bytes:
+    """PNG of under 100 kB: share of needles found by length of the text and depth of the needle, `CELLS` of `needle`.
+
+    The scale runs from `chance`, what blind choice finds, to all. Raises ValueError where `cells` is empty.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = {(row["length"], row["depth"]): row["accuracy"] for row in cells.to_pylist()}
+    if not found:
+        raise ValueError("needle chart: nothing was asked")
+    lengths, depths = sorted({length for length, _ in found}), sorted({depth for _, depth in found})
+    figure = Figure(figsize=(1.9 + 0.75 * len(lengths), 1.3 + 0.32 * len(depths)), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    grid = [[found.get((length, depth), float("nan")) for length in lengths] for depth in depths]
+    image = axes.imshow(grid, cmap="viridis", vmin=min(chance, *found.values()), vmax=1.0, aspect="auto")
+    for row, line in enumerate(grid):
+        for column, share in enumerate(line):
+            axes.text(column, row, f"{share:.0%}", ha="center", va="center", fontsize=8, color="white" if share < 0.7 else "black")
+    axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], fontsize=8)
+    axes.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths], fontsize=8)
+    axes.set_xlabel("tokens of text", fontsize=8)
+    axes.set_ylabel("depth of the needle", fontsize=8)
+    axes.set_title(f"needles found (blindly {chance:.0%})", fontsize=9)
+    figure.colorbar(image, format="{x:.0%}").ax.tick_params(labelsize=7)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return png.getvalue()

@@ -94,8 +94,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Verdict:
+    """`only_warns`: a blocking check does not stop what is downstream this time."""
+
     passed: bool
     facts: Mapping[str, Any] = field(default_factory=dict)
+    only_warns: bool = False
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,8 @@ def _judge(check: Check, made: Iterable[Made]) -> dg.AssetCheckResult:
         for name, value in verdict.facts.items()
     }
     passed = all(verdict.passed for verdict in verdicts.values())
-    severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
+    mild = not passed and all(verdict.only_warns for verdict in verdicts.values() if not verdict.passed)
+    severity = dg.AssetCheckSeverity.ERROR if check.blocking and not mild else dg.AssetCheckSeverity.WARN
     expected = None if passed else f"expected: {check.description}"
     return dg.AssetCheckResult(check_name=check.name, passed=passed, severity=severity, metadata=facts, description=expected)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from l3_platform.engine import Counts, Output, map_shards
+from l3_platform.scaling.branches import by_size, run_size
 from l3_platform.scaling.isoflop import RUNS, PointTask, points, run_point
 from l3_platform.scaling.laws import ScalingLaw, fit_isoflop
 from l3_platform.scaling.plan import TrainingPlan, training_plan
@@ -29,19 +30,21 @@ def build_isoflop_runs(
     out: Writer,
     settings: Settings,
 ) -> Built:
-    """A shard a point, so that a killed sweep resumes point by point; points left out are dropped with their reason."""
+    """A shard a point, or a size where its points branch from one run, so that a killed sweep resumes shard by shard;
+    points left out are dropped with their reason."""
     words = vocabulary(tokenizer[0])
     available = sum(tokens_by_domain(token_shards[0]).values())
     candidates = points(settings, words.size, available)
     data, held_out = local_streams(token_shards[0], "train"), local_streams(token_shards[0], "held_out")
     shares = mixtures_of(data_mix[0], "pretrain")[0].shares  # the mix that training begins with
-    tasks = {
-        point.name: PointTask(point, data, held_out, shares, words.bos_id, words.eos_id, settings)
-        for point in candidates
-        if not point.left_out
-    }
+    tasks = [
+        PointTask(point, data, held_out, shares, words.bos_id, words.eos_id, settings) for point in candidates if not point.left_out
+    ]
     engine = settings.engine.model_copy(update={"workers": settings.scaling.workers})
-    names = map_shards(run_point, tasks, out, engine)
+    if settings.scaling.schedule == "wsd":
+        names = map_shards(run_size, by_size(tasks), out, engine)
+    else:
+        names = map_shards(run_point, {task.point.name: task for task in tasks}, out, engine)
     left_out = {point.name: point.left_out for point in candidates if point.left_out}
     out.put("left-out", Output(RUNS.empty_table(), Counts(records_in=len(left_out), dropped=_reasons(left_out))))
     return [*names, "left-out"], {"left out": left_out} if left_out else {}

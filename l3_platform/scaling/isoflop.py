@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -15,8 +15,12 @@ from l3_platform.model.config import ModelConfig, parameters
 from l3_platform.scaling.plan import candidate
 from l3_platform.settings import Settings, Stage
 
+if TYPE_CHECKING:
+    from l3_platform.train.job import TrainResult
+
 # The paper's: linear warm-up, cosine to a tenth of the peak. It warms up for 2,000 steps; a share suits any budget.
 WARMUP_SHARE, MIN_LEARNING_RATE_RATIO = 0.1, 0.1
+WEIGHT_DECAY = 0.1  # times the learning rate of the step, which AdamW's decoupled decay is multiplied by
 HELD_OUT_TOKENS = 1 << 16  # of each domain, for the loss at the end
 RUNS = pa.schema(
     [
@@ -102,36 +106,54 @@ def run_point(task: PointTask) -> Output:
     from l3_platform.train.job import TrainJob
     from l3_platform.train.loop import train
 
-    point, scaling = task.point, task.settings.scaling
     with tempfile.TemporaryDirectory(prefix="isoflop-") as folder:
-        fields: dict[str, Any] = {
-            "folder": f"{folder}/run",
-            "output": f"{folder}/model",
-            "model": point.model,
-            "data": task.data,
-            "held_out": task.held_out,
-            "shares": task.shares,
-            "bos_id": task.bos_id,
-            "eos_id": task.eos_id,
-            "total_tokens": point.tokens,
-            "ramp": (Stage(batch_tokens=scaling.batch_tokens, seq_len=scaling.seq_len),),
-            "seed": task.settings.train.seed,
-            "learning_rate": scaling.learning_rate,
-            "min_learning_rate_ratio": MIN_LEARNING_RATE_RATIO,
-            "warmup_tokens": int(WARMUP_SHARE * point.tokens),
-            "held_out_tokens": HELD_OUT_TOKENS,
-            "log_every_steps": 100,
-        }
-        result = train(TrainJob(**fields))
-    row = {
+        result = train(
+            TrainJob(
+                **job_fields(task, folder),
+                total_tokens=task.point.tokens,
+                warmup_tokens=int(WARMUP_SHARE * task.point.tokens),
+                held_out=dict(task.held_out),
+            )
+        )
+    return as_output([as_row(task.point, result)])
+
+
+def job_fields(task: PointTask, folder: str) -> dict[str, Any]:
+    """What all runs of a point's model have in common. Weight decay is a tenth of the learning rate at each step."""
+    scaling = task.settings.scaling
+    return {
+        "folder": f"{folder}/run",
+        "output": f"{folder}/model",
+        "model": task.point.model,
+        "data": task.data,
+        "shares": task.shares,
+        "bos_id": task.bos_id,
+        "eos_id": task.eos_id,
+        "ramp": (Stage(batch_tokens=scaling.batch_tokens, seq_len=scaling.seq_len),),
+        "seed": task.settings.train.seed,
+        "learning_rate": scaling.learning_rate,
+        "min_learning_rate_ratio": MIN_LEARNING_RATE_RATIO,
+        "weight_decay": WEIGHT_DECAY,
+        "held_out_tokens": HELD_OUT_TOKENS,
+        "log_every_steps": 100,
+    }
+
+
+def as_row(point: Point, result: TrainResult) -> dict[str, Any]:
+    """One row of `RUNS`; tokens and FLOPs are those behind the model, before a branch and after it."""
+    tokens = result.branched_at + result.tokens
+    return {
         "point": point.name,
         "flops": point.budget,
         "params": result.parameters,
-        "tokens": result.tokens,
-        "spent_flops": result.flops,
+        "tokens": tokens,
+        "spent_flops": 6.0 * result.parameters * tokens,
         "loss": result.held_out_loss,
         "train_loss": result.loss,
         "layers": point.model.layers,
         "d_model": point.model.d_model,
     }
-    return Output(pa.Table.from_pylist([row], schema=RUNS), Counts.annotated(1))
+
+
+def as_output(rows: Sequence[Mapping[str, Any]]) -> Output:
+    return Output(pa.Table.from_pylist(list(rows), schema=RUNS), Counts.annotated(len(rows)))

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from l3_platform.parallel.parallelize import local
-from l3_platform.train.checkpoint import Checkpoints, complete
+from l3_platform.train.branch import complete
+from l3_platform.train.checkpoint import Checkpoints
 
 
 @torch.no_grad()

@@ -10,49 +10,26 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from l3_platform.train.branch import Position, complete, step_of
 from l3_platform.train.job import TrainingError, write_text
 from l3_platform.train.ranks import Ranks
-from l3_platform.train.spikes import Memory
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process is meant
 
-_NAME = re.compile(r"step-(\d{8,})")
-
 State = Mapping[str, Any]  # nested mappings of tensors, sharded or not
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run stands: steps and tokens behind it, the training loss of the last step that reached the weights, and
-    what its decisions about spikes depend on."""
-
-    step: int = 0
-    tokens: int = 0
-    loss: float = float("nan")
-    memory: Memory = field(default_factory=Memory)
-
-    @property
-    def updates(self) -> int:
-        """Of the weights: steps that were not skipped."""
-        return self.step - self.memory.skipped_steps
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Position:
-        return cls(plain["step"], plain["tokens"], plain["loss"], Memory.from_json(plain["memory"]))
 
 
 class Checkpoints:
@@ -109,6 +86,12 @@ class Checkpoints:
             self.load(state, folder)
             return Position.from_json(facts["position"])
         return None
+
+    def load_whole(self, state: State, folder: Path) -> None:
+        """Fills the state in place from a checkpoint of another run. Raises TrainingError where it is damaged."""
+        if (damage := self._damage(folder)) is not None:
+            raise TrainingError(f"{folder}: {damage}, so nothing can branch from it; run its parent again")
+        self.load(state, folder)
 
     def load(self, state: State, folder: Path) -> None:
         """Fills the tensors of `state`, which may be a part of what was saved, in place."""
@@ -181,16 +164,6 @@ class Checkpoints:
         gathered: list[Any] = [None] * self.ranks.size
         torch.distributed.all_gather_object(gathered, found, group=self._group)
         return next((fault for fault in gathered if fault), None)
-
-
-def complete(folder: str | Path) -> list[Path]:
-    """Checkpoints of a run, newest first; those without `complete.json` do not exist. Any process may ask."""
-    found = [path for path in Path(folder).glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted((path for path in found if (path / "complete.json").exists()), key=lambda p: p.name, reverse=True)
-
-
-def step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
 
 
 def _fault(path: Path, size: int, digest: str) -> str | None:

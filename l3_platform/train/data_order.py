@@ -5,6 +5,10 @@ that reads a window of the domain's token files. Windows tile the files end to e
 shuffles those that lie whole inside one epoch, and the one that ends an epoch and begins the next stays between them. So
 an epoch holds each token of the domain exactly once, at any number of tokens, and a sequence is a slice of a unit, so this
 is true of every batch ramp, sequence length, mesh and change of the mixture. Plain arithmetic: nothing is listed or stored.
+
+A run that branches from another with a mixture or unit of its own begins in each domain where that one had come to: with the
+same unit at the very next window; with another, whose windows are other ones in another order, a token read before may come
+again within the epoch.
 """
 
 from __future__ import annotations
@@ -39,17 +43,18 @@ class Step:
         return self.start + self.tokens
 
 
-def steps(ramp: Sequence[Stage], total_tokens: int) -> Iterator[Step]:
-    """All steps of a run. Batch and sequence length follow the tokens consumed, never step counts (Llama 3, 3.4.1)."""
-    for leg in _legs(ramp, total_tokens):
+def steps(ramp: Sequence[Stage], total_tokens: int, index: int = 0, start: int = 0) -> Iterator[Step]:
+    """All steps of a run that begins with step `index` at token `start`, 0 but for a branch. Batch and sequence length follow
+    the tokens consumed, never step counts (Llama 3, 3.4.1)."""
+    for leg in _legs(ramp, total_tokens, index, start):
         for number in range(leg.steps):
             yield leg.step(number)
 
 
-def step_at(ramp: Sequence[Stage], total_tokens: int, position: int) -> Step | None:
-    """The step that holds token `position` of the run; None past its end."""
-    legs = [leg for leg in _legs(ramp, total_tokens) if leg.steps]
-    if not 0 <= position < legs[-1].end:
+def step_at(ramp: Sequence[Stage], total_tokens: int, position: int, index: int = 0, start: int = 0) -> Step | None:
+    """The step that holds token `position` of the run; None before its beginning and past its end."""
+    legs = [leg for leg in _legs(ramp, total_tokens, index, start) if leg.steps]
+    if not legs or not start <= position < legs[-1].end:
         return None
     leg = legs[bisect_right([leg.start for leg in legs], position) - 1]
     return leg.step((position - leg.start) // leg.stage.batch_tokens)
@@ -73,10 +78,14 @@ class _Leg:
         return Step(self.index + number, start, min(self.stage.batch_tokens, self.end - start), self.stage.seq_len)
 
 
-def _legs(ramp: Sequence[Stage], total_tokens: int) -> Iterator[_Leg]:
+def whole_units(ramp: Sequence[Stage], total_tokens: int, start: int = 0) -> int:
+    """Where a run to `total_tokens` ends that begins at token `start`: after whole sequences of the longest length."""
     unit = max(stage.seq_len for stage in ramp)
-    total = total_tokens // unit * unit
-    position = index = 0
+    return start + (total_tokens - start) // unit * unit
+
+
+def _legs(ramp: Sequence[Stage], total_tokens: int, index: int, start: int) -> Iterator[_Leg]:
+    total, position = whole_units(ramp, total_tokens, start), start
     for stage, until in zip(ramp, [*(later.from_tokens for later in ramp[1:]), total], strict=True):
         count = max(0, -(-(min(until, total) - position) // stage.batch_tokens))
         leg = _Leg(index, position, min(position + count * stage.batch_tokens, total), stage)
@@ -100,15 +109,25 @@ class Occurrence(NamedTuple):
 
 
 class DataOrder:
-    """`piece(position, seq_len)` for any position of the run that is a multiple of `seq_len`.
+    """`piece(position, seq_len)` for any position of the run that is a multiple of `seq_len` from the `start` of the order.
 
-    `sizes` are the tokens of each domain. Raises ValueError where a domain with a share holds no token.
+    `sizes` are the tokens of each domain, `before` those that were read of its ring before the start. Raises ValueError where
+    a domain with a share holds no token.
     """
 
-    def __init__(self, sizes: Mapping[str, int], mixtures: Sequence[Mixture], unit: int, seed: int) -> None:
-        self.unit = unit
-        self._sizes = sizes
-        self._interleave = Interleave(mixtures, unit, seed)
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        mixtures: Sequence[Mixture],
+        unit: int,
+        seed: int,
+        start: int = 0,
+        before: Mapping[str, int] | None = None,
+    ) -> None:
+        self.unit, self.start = unit, start
+        self._sizes, self._before = sizes, dict(before or {})
+        units = {domain: -(-tokens // unit) for domain, tokens in self._before.items()}
+        self._interleave = Interleave(mixtures, unit, seed, start, units)
         for domain in self._interleave.domains:
             if not sizes.get(domain):
                 raise ValueError(f"data: domain {domain!r} has a share of the mix but its files hold no token")
@@ -121,21 +140,28 @@ class DataOrder:
 
     def piece(self, position: int, seq_len: int) -> Piece:
         """What the sequence at a position of the run reads."""
-        unit, offset = divmod(position, self.unit)
+        unit, offset = divmod(position - self.start, self.unit)
         domain, number = self._interleave.place(unit)
         return Piece(domain, self._shuffled(domain, number, permute) * self.unit + offset, seq_len)
+
+    def read_until(self, position: int) -> dict[str, int]:
+        """Tokens of each domain's ring that are read before a position of the run, those before the start included."""
+        units = self._interleave.before((position - self.start) // self.unit)
+        return self._before | {domain: count * self.unit for domain, count in units.items()}
 
     def occurrences(self, domain: str, start: int, tokens: int, total_tokens: int) -> list[Occurrence]:
         """Where a run reads tokens [start, start + tokens) of a domain's files: in the order of the run, a piece a unit.
 
-        The inverse of `piece`: every epoch that begins within `total_tokens`, and the first one even where it comes later.
+        The inverse of `piece`: every epoch that begins within `total_tokens`, and the next one even where it comes later.
         Empty where the domain has no share.
         """
         if domain not in self._keys:
             return []
-        read = self._interleave.before(-(-total_tokens // self.unit))[domain] * self.unit
+        size, before = self._sizes[domain], self._before.get(domain, 0)
+        read = self._interleave.before(-(-(total_tokens - self.start) // self.unit))[domain] * self.unit
+        begun = before // size
         found = []
-        for epoch in range(max(1, -(-read // self._sizes[domain]))):
+        for epoch in range(begun, max(begun + (2 if before % size else 1), -(-read // size))):
             at = epoch * self._sizes[domain] + start
             for window in range(at // self.unit, (at + tokens - 1) // self.unit + 1):
                 first = max(at, window * self.unit)
@@ -145,7 +171,7 @@ class DataOrder:
 
     def _position(self, domain: str, window: int, ring: int) -> int | None:
         unit = self._interleave.unit_of(domain, self._shuffled(domain, window, unpermute))
-        return None if unit is None else unit * self.unit + ring - window * self.unit
+        return None if unit is None else self.start + unit * self.unit + ring - window * self.unit
 
     def _shuffled(self, domain: str, number: int, shuffle: Shuffle) -> int:
         """The window that the domain's n-th unit reads, or with `unpermute` the unit that reads the n-th window."""

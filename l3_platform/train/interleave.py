@@ -26,19 +26,30 @@ class Mixture(BaseModel):
     from_tokens: int = Field(default=0, ge=0)
     shares: Mapping[str, float]
 
+    @property
+    def proportions(self) -> dict[str, float]:
+        """Those above 0, scaled to sum to 1."""
+        total = sum(self.shares.values())
+        return {domain: share / total for domain, share in sorted(self.shares.items()) if share > 0}
+
 
 class Interleave:
-    """`domains` are those with a share in any of the mixtures, which are in the order of training."""
+    """`domains` are those with a share in any of the mixtures, which are in the order of training.
 
-    def __init__(self, mixtures: Sequence[Mixture], unit: int, seed: int) -> None:
+    Units count from token `start` of the run; `before` are the units of each domain that came before it.
+    """
+
+    def __init__(
+        self, mixtures: Sequence[Mixture], unit: int, seed: int, start: int = 0, before: Mapping[str, int] | None = None
+    ) -> None:
         self.domains = sorted({domain for mixture in mixtures for domain, share in mixture.shares.items() if share > 0})
         self._legs: list[_Leg] = []
-        before = dict.fromkeys(self.domains, 0)
+        counts = dict.fromkeys(self.domains, 0) | {domain: (before or {}).get(domain, 0) for domain in self.domains}
         for mixture in mixtures:
-            first = -(-mixture.from_tokens // unit)
+            first = -(-max(0, mixture.from_tokens - start) // unit)
             if self._legs:
-                before = self._legs[-1].before_unit(first)
-            self._legs.append(_leg(first, before, mixture.shares, seed))
+                counts = self._legs[-1].before_unit(first)
+            self._legs.append(_leg(first, counts, mixture.shares, seed))
         self._firsts = [leg.first for leg in self._legs]
 
     def place(self, unit: int) -> tuple[str, int]:
@@ -50,7 +61,10 @@ class Interleave:
         return self._legs[bisect_right(self._firsts, unit) - 1].before_unit(unit)
 
     def unit_of(self, domain: str, number: int) -> int | None:
-        """The unit that `place` names so; None where it never comes, since the domain has no share in the end."""
+        """The unit that `place` names so; None where it came before the start, or never comes, since the domain
+        has no share in the end."""
+        if number < self._legs[0].before[domain]:
+            return None
         following = [leg.before[domain] for leg in self._legs[1:]]
         return self._legs[bisect_right(following, number)].unit_of(domain, number)
 

@@ -16,7 +16,10 @@ from l3_platform.parallel.mesh import Mesh, mesh_for
 from l3_platform.parallel.schedule import PipelineSchedule
 from l3_platform.settings import Stage, home
 from l3_platform.settings import Train as TrainSettings
+from l3_platform.train.branch import read_origin
 from l3_platform.train.interleave import Mixture
+from l3_platform.train.probes import probes_digest
+from l3_platform.train.schedule import Schedule
 
 RESULT_FILE = "result.json"
 
@@ -53,10 +56,14 @@ class TrainJob(BaseModel):
     mix_changes: tuple[Mixture, ...] = Field((), description="weights that replace them on the way, by tokens")
     bos_id: int
     eos_id: int
-    total_tokens: int = Field(ge=1, description="rounded down to whole sequences of the longest length")
+    total_tokens: int = Field(
+        ge=1, description="those before a branch included; rounded down to whole sequences of the longest length"
+    )
     ramp: tuple[Stage, ...] = Field(min_length=1)
-    schedule: Literal["cosine", "linear_to_zero"] = "cosine"
+    schedule: Schedule = "cosine"
+    decay_tokens: int = Field(0, ge=0, description="wsd: of the fall at the end; 0: stable to the end")
     init_from: str = Field("", description="folder of an exported model to start from; empty: fresh weights")
+    branch_from: str = Field("", description="folder of a step checkpoint of another run, to go on from with all its state")
     seed: int = 7
 
     learning_rate: float = Field(gt=0)
@@ -92,6 +99,8 @@ class TrainJob(BaseModel):
     keep_checkpoints: int = Field(3, ge=1)
     average_last: int = Field(0, ge=0, description="the final model is the mean of so many newest checkpoints; 0: none")
     held_out_tokens: int = Field(0, ge=0, description="tokens a domain of the held-out loss; 0: all")
+    held_out_seq_len: int = Field(0, ge=0, description="sequences of the held-out loss; 0: the longest of the ramp")
+    probes: str = Field("", description="file of `l3_platform.train.probes` to answer at the end; empty: none")
     log_every_steps: int = Field(1, ge=1)
     threads: int = Field(1, ge=1, description="CPU threads a rank")
     mlflow_tracking_uri: str = Field("", description="empty: MLflow is not imported")
@@ -143,6 +152,11 @@ class TrainJob(BaseModel):
                 for domain, files in plain[split].items()
             }
         identity["init_from"] = bool(self.init_from)
+        if self.branch_from:
+            origin = read_origin(self.branch_from)
+            identity["branch_from"] = [origin.fingerprint, origin.position.step, origin.position.tokens]
+        if self.probes:
+            identity["probes"] = probes_digest(self.probes)
         if not self.average_last:
             del identity["checkpoint_every_tokens"]
         return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -152,6 +166,8 @@ class TrainJob(BaseModel):
         _check_mixtures(self.mixtures, self.data)
         if self.average_last and not self.checkpoint_every_tokens:
             raise ValueError(f"average_last is {self.average_last}, so checkpoint_every_tokens must be set too")
+        if self.init_from and self.branch_from:
+            raise ValueError("init_from and branch_from are both set: a run starts from one of them")
         _check_ramp(self.ramp, self.total_tokens)
         return self
 
@@ -172,6 +188,8 @@ class TrainResult(BaseModel):
     skipped_tokens: int = 0
     rollbacks: int = Field(0, description="returns to an earlier checkpoint because of a loss that did not recover")
     held_out: Mapping[str, tuple[float, int]] = Field(description="domain: (summed nats, predicted tokens)")
+    branched_at: int = Field(0, description="tokens behind the run where it branched; steps, tokens and flops are its own")
+    probe_nats: tuple[tuple[float, ...], ...] = Field((), description="a row a probe, nats of each of its choices")
 
     @property
     def held_out_loss(self) -> float:

@@ -20,8 +20,9 @@ from l3_platform.model.init import initialize
 from l3_platform.parallel.parallel_model import build
 from l3_platform.parallel.parallelize import local_rows
 from l3_platform.train.average import average_newest
-from l3_platform.train.checkpoint import Checkpoints, Position
-from l3_platform.train.data_order import Step, steps
+from l3_platform.train.branch import Position, read_origin
+from l3_platform.train.checkpoint import Checkpoints
+from l3_platform.train.data_order import Step, steps, whole_units
 from l3_platform.train.data_plan import FILE as DATA_PLAN
 from l3_platform.train.data_plan import as_text, plans_of, write_plans
 from l3_platform.train.held_out import held_out_losses
@@ -30,6 +31,7 @@ from l3_platform.train.ledger import Ledger, rewind
 from l3_platform.train.meter import Meter
 from l3_platform.train.metrics import Metrics
 from l3_platform.train.optimizer import AdamW, clip_gradients
+from l3_platform.train.probes import choice_nats, read_probes
 from l3_platform.train.ranks import Ranks, ranks
 from l3_platform.train.rollback import roll_back
 from l3_platform.train.schedule import learning_rate
@@ -100,7 +102,8 @@ class _Run:
         self.bos_id = job.bos_id if job.document_mask else None
         self.unit = max(stage.seq_len for stage in job.ramp)
         self.parameters = parameters(job.model)
-        self.total_tokens = job.total_tokens // self.unit * self.unit
+        self.start = read_origin(job.branch_from).position if job.branch_from else Position()
+        self.total_tokens = whole_units(job.ramp, job.total_tokens, self.start.tokens)
         self.plans = plans_of(job, fingerprint)
         self.order = self.plans[-1].order()
         self.streams = {domain: TokenStream(job.data[domain]) for domain in self.order.domains}
@@ -129,7 +132,7 @@ class _Run:
     def to_the_end(self, on_step: Callable[[dict[str, float]], None] | None, stop_requested: StopRequest) -> None:
         job = self.job
         self.meter = Meter(job, self.here.device, self.here.size)
-        for step in steps(job.ramp, job.total_tokens):
+        for step in steps(job.ramp, job.total_tokens, self.start.step, self.start.tokens):
             if step.index < self.position.step:
                 continue
             if step.start != self.position.tokens:
@@ -140,6 +143,7 @@ class _Run:
             rate = learning_rate(
                 step.start, step.tokens, schedule=job.schedule, peak=job.learning_rate,
                 min_ratio=job.min_learning_rate_ratio, warmup_tokens=job.warmup_tokens, total_tokens=self.total_tokens,
+                decay_tokens=job.decay_tokens, branched_at=self.start.tokens,
             )  # fmt: skip
             before = self.position
             loss, norm, stop = self._step(step, rate, stop_requested() is not None)
@@ -150,8 +154,8 @@ class _Run:
                     on_step(row)
             if stop:
                 self._stop(stop_requested)
-            every = job.checkpoint_every_tokens
-            if every and (before.tokens // every < step.end // every or step.end == self.total_tokens):
+            every, own = job.checkpoint_every_tokens, self.start.tokens
+            if every and ((before.tokens - own) // every < (step.end - own) // every or step.end == self.total_tokens):
                 with self.meter.waiting_for("checkpoint"):
                     self._save()
             self.watchdog.step_finished()
@@ -163,23 +167,28 @@ class _Run:
         averaged = average_newest(self.checkpoints, self.model.module, job.average_last) if job.average_last > 1 else 1
         if averaged < job.average_last:
             log.warning("%s: only %d of %d checkpoints are left to average", job.folder, averaged, job.average_last)
+        length = job.held_out_seq_len or self.unit
         held_out = held_out_losses(
-            self.model, job.held_out, seq_len=self.unit, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
-            batch_sequences=max(1, job.ramp[-1].batch_tokens // (self.unit * self.mesh.data_ranks)), ranks=self.here,
+            self.model, job.held_out, seq_len=length, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
+            batch_sequences=max(1, job.ramp[-1].batch_tokens // (length * self.mesh.data_ranks)), ranks=self.here,
             mesh=self.mesh,
         )  # fmt: skip
+        probes = read_probes(job.probes) if job.probes else []
+        tokens = self.position.tokens - self.start.tokens
         result = TrainResult(
             fingerprint=self.fingerprint,
-            steps=self.position.step,
-            tokens=self.position.tokens,
+            steps=self.position.step - self.start.step,
+            tokens=tokens,
             parameters=self.parameters,
-            flops=6.0 * self.parameters * self.position.tokens,
+            flops=6.0 * self.parameters * tokens,
             loss=self.position.loss,
             averaged=max(1, averaged),
             held_out=held_out,
-            skipped_steps=self.position.memory.skipped_steps,
-            skipped_tokens=self.position.memory.skipped_tokens,
-            rollbacks=self.position.memory.rollbacks,
+            skipped_steps=self.position.memory.skipped_steps - self.start.memory.skipped_steps,
+            skipped_tokens=self.position.memory.skipped_tokens - self.start.memory.skipped_tokens,
+            rollbacks=self.position.memory.rollbacks - self.start.memory.rollbacks,
+            branched_at=self.start.tokens,
+            probe_nats=tuple(choice_nats(self.model, probes, self.bos_id, self.here, self.mesh)),
         )
         self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
@@ -191,12 +200,17 @@ class _Run:
         return result
 
     def _resume(self) -> Position:
-        """Fills the model: from the newest checkpoint, else from `init_from`, else afresh."""
+        """Fills the model: from the newest checkpoint, else from the parent's, from `init_from`, or afresh."""
         state = self._state(Position())
         if (position := self.checkpoints.load_newest(state)) is not None:
             torch.set_rng_state(state["rng"])
             self.optimizer.steps_taken = position.updates
             return position
+        if self.job.branch_from:
+            self.checkpoints.load_whole(state, Path(self.job.branch_from))
+            torch.set_rng_state(state["rng"])
+            self.optimizer.steps_taken = self.start.updates
+            return self.start
         if self.job.init_from:
             fill_from_export(self.model.module, self.job.init_from, local_rows)
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from l3_platform.train.checkpoint import Checkpoints, Position, State, complete, step_of
+from l3_platform.train.branch import Position, complete, step_of
+from l3_platform.train.checkpoint import Checkpoints, State
 from l3_platform.train.data_order import Step
 from l3_platform.train.job import TrainingError
 from l3_platform.train.spikes import Memory, Verdict, after_rollback, checkpoint_for

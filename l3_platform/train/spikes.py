@@ -13,10 +13,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from l3_platform.train.data_order import Step
-from l3_platform.train.job import TrainJob
+
+if TYPE_CHECKING:
+    from l3_platform.train.job import TrainJob
 
 Verdict = Literal["take", "skip", "roll back", "give up"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from l3_platform.train.checkpoint import Checkpoints, Position, complete
+from l3_platform.train.branch import Position, complete
+from l3_platform.train.checkpoint import Checkpoints
 from l3_platform.train.job import TrainingError
 from l3_platform.train.ranks import Ranks
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from l3_platform.settings import Stage
+from l3_platform.train.branch import Position
 from l3_platform.train.data_order import DataOrder, step_at, steps
+from l3_platform.train.data_plan import DataPlan, Stream
 from l3_platform.train.interleave import Interleave, Mixture
 from l3_platform.train.permutation import permute, unpermute
 from l3_platform.train.token_stream import TokenStream
@@ -222,3 +224,60 @@ def test_a_truncated_token_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"12345")
     with pytest.raises(ValueError, match=r"cut.bin: 5 bytes is not a whole number"):
         TokenStream([str(path)])
+
+
+def plan(total: int, shares: dict[str, float], sizes: dict[str, int], unit: int = 16, *changes: Mixture) -> DataPlan:
+    streams = {domain: Stream(tokens=tokens, digest="same") for domain, tokens in sizes.items()}
+    ramp = (Stage(batch_tokens=2 * unit, seq_len=unit),)
+    mixtures = (Mixture(shares=shares), *changes)
+    return DataPlan(run="", schedule="wsd", seed=3, total_tokens=total, ramp=ramp, mixtures=mixtures, streams=streams)
+
+
+BEFORE = Position(step=20, tokens=640)
+SIZES = {"a": 500, "b": 333}
+
+
+def test_a_branch_that_changes_nothing_reads_on_in_its_parent_s_order():
+    parent = plan(10_000, {"a": 0.75, "b": 0.25}, SIZES, 16, Mixture(from_tokens=800, shares={"a": 1.0}))
+    again = plan(5_000, {"a": 3.0, "b": 1.0}, SIZES, 16, Mixture(from_tokens=800, shares={"a": 2.0})).branched(parent, BEFORE)
+    twice = plan(6_000, {"a": 2.0}, SIZES).branched(again, Position(step=30, tokens=960))
+    for position in range(960, 5_000, 16):
+        expected = parent.order().piece(position, 16)
+        assert again.order().piece(position, 16) == twice.order().piece(position, 16) == expected
+    assert again.step_at(BEFORE.tokens - 1) is None
+    assert again.step_at(BEFORE.tokens).index == BEFORE.step
+
+
+@pytest.mark.parametrize("unit", [16, 32])
+def test_a_branch_with_another_mixture_goes_on_in_each_domain_where_its_parent_had_come_to(unit: int):
+    parent = plan(BEFORE.tokens, {"a": 0.75, "b": 0.25}, SIZES)
+    branch = plan(BEFORE.tokens + 1280, {"a": 0.2, "b": 0.8}, SIZES, unit).branched(parent, BEFORE)
+    seen = consumed(parent.order(), BEFORE.tokens, 16)
+    order = branch.order()
+    for position in range(BEFORE.tokens, branch.tokens, unit):
+        piece = order.piece(position, unit)
+        seen[piece.domain].update(range(piece.start, piece.start + piece.tokens))
+    assert {domain: sum(counts.values()) for domain, counts in seen.items()} == {
+        domain: pytest.approx(tokens, abs=unit) for domain, tokens in order.read_until(branch.tokens).items()
+    }
+    if unit == 16:  # windows are the same: over whole epochs, each token once
+        for domain, size in SIZES.items():
+            whole = sum(seen[domain].values()) // size * size
+            assert all(seen[domain][token] == 1 for token in range(whole))
+
+
+@pytest.mark.parametrize("unit", [16, 32])
+def test_the_inverse_of_a_branch_finds_what_a_scan_of_it_finds(unit: int):
+    parent = plan(BEFORE.tokens, {"a": 0.75, "b": 0.25}, SIZES)
+    branch = plan(BEFORE.tokens + 1920, {"a": 0.4, "b": 0.6}, SIZES, unit).branched(parent, BEFORE)
+    order = branch.order()
+    scan = {}
+    for position in range(BEFORE.tokens, branch.tokens, unit):
+        piece = order.piece(position, unit)
+        for token in range(piece.tokens):
+            scan.setdefault((piece.domain, (piece.start + token) % SIZES[piece.domain]), []).append(position + token)
+    for domain, size in SIZES.items():
+        for start in range(0, size, 37):
+            found = [place for place in order.occurrences(domain, start, 1, branch.tokens) if place.position is not None]
+            inside = [place.position for place in found if place.position < branch.tokens]
+            assert inside == sorted(scan.get((domain, start), []))

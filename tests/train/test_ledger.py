@@ -8,7 +8,7 @@ import pytest
 
 from l3_platform.train import TrainingStopped
 from l3_platform.train import ledger as module
-from l3_platform.train.checkpoint import complete
+from l3_platform.train.branch import complete
 from l3_platform.train.data_order import Piece
 from l3_platform.train.data_plan import DataPlan, Stream, read_plans
 from l3_platform.train.interleave import Mixture

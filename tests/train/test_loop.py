@@ -15,7 +15,7 @@ from l3_platform.settings import Stage
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult
 from l3_platform.train import metrics as metrics_module
-from l3_platform.train.checkpoint import complete
+from l3_platform.train.branch import complete
 from l3_platform.train.held_out import held_out_losses
 from l3_platform.train.loop import train
 from l3_platform.train.schedule import learning_rate

@@ -58,3 +58,18 @@ def test_a_small_gradient_is_not_enlarged() -> None:
     before = model.output.weight.grad.clone()  # type: ignore[union-attr]
     clip_gradients(model, scale=1.0, max_norm=1e9)
     assert torch.equal(model.output.weight.grad, before)  # type: ignore[union-attr]
+
+
+def test_weight_decay_at_each_step_is_a_tenth_of_that_steps_learning_rate() -> None:
+    """Llama 3, section 3.2.1: without a gradient a matrix shrinks by that share, and nothing else shrinks."""
+    model = made()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    adamw = AdamW(model, betas=(0.9, 0.95), epsilon=1e-8, weight_decay=0.1)
+    for rate in (1e-2, 2e-3):
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        adamw.step(rate)
+    for name, p in model.named_parameters():
+        decayed = p.dim() > 1 and not name.startswith("tok_embeddings")
+        left = (1 - 0.1 * 1e-2) * (1 - 0.1 * 2e-3) if decayed else 1.0
+        torch.testing.assert_close(p.detach(), before[name] * left)

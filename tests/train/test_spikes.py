@@ -18,7 +18,7 @@ from l3_platform.settings import Stage
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult
 from l3_platform.train import metrics as metrics_module
-from l3_platform.train.checkpoint import complete
+from l3_platform.train.branch import complete
 from l3_platform.train.data_order import DataOrder, Step
 from l3_platform.train.loop import train
 from l3_platform.train.spikes import Memory, checkpoint_for, judge, robust_z
