@@ -12,7 +12,8 @@ import pytest
 from l3_platform.launch import run_training
 from l3_platform.settings import Stage, Train
 from l3_platform.train import TrainJob
-from l3_platform.train.data_order import DataOrder, TokenStream
+from l3_platform.train.data_order import DataOrder
+from l3_platform.train.token_stream import TokenStream
 from tests.launch.test_faults import RANK, step_of
 
 BATCH, SEQ_LEN, STEPS = 64, 32, 300
@@ -25,11 +26,12 @@ def noisy(folder: Path, tokens: tuple[str, ...]) -> str:
     places = folder / "places.bin"  # a stream that tells where each of its tokens lies
     np.arange(len(stream), dtype="<u4").tofile(places)
     job = job_on(folder, str(places))
-    order = DataOrder({"web": TokenStream([str(places)])}, job.shares, SEQ_LEN, job.seed)
+    order, streams = DataOrder({"web": len(stream)}, job.mixtures, SEQ_LEN, job.seed), TokenStream([str(places)])
     random = np.random.default_rng(1)
     for step in (ALONE, *IN_A_ROW):
         for position in range((step - 1) * BATCH, step * BATCH, SEQ_LEN):
-            read = order.sequence(position, SEQ_LEN)[:-1]
+            piece = order.piece(position, SEQ_LEN)
+            read = streams.read(piece.start, piece.tokens)
             stream[read] = random.integers(0, 250, len(read))
     path = folder / "noisy.bin"
     stream.tofile(path)

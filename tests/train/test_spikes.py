@@ -16,10 +16,10 @@ import torch
 from l3_platform.model import Llama, load_exported
 from l3_platform.settings import Stage
 from l3_platform.settings import Train as TrainSettings
-from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult
+from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult, loop
 from l3_platform.train import metrics as metrics_module
 from l3_platform.train.branch import complete
-from l3_platform.train.data_order import DataOrder, Step
+from l3_platform.train.data_order import Step
 from l3_platform.train.loop import train
 from l3_platform.train.spikes import Memory, checkpoint_for, judge, robust_z
 from tests.train.test_loop import StopAfter, job_in, losses
@@ -35,13 +35,16 @@ def spiky_job(folder: Path, **changes: Any) -> TrainJob:
 
 def plant(monkeypatch: pytest.MonkeyPatch, steps: set[int], tokens: Callable[[int], np.ndarray]) -> None:
     """The data of these steps (counted from 1) is replaced: `tokens(count)` are what is read instead."""
-    honest = DataOrder.sequence
+    honest = loop._Run._batch
 
-    def sequence(self: DataOrder, position: int, seq_len: int) -> np.ndarray:
-        bad = position // BATCH + 1 in steps
-        return tokens(seq_len + 1) if bad else honest(self, position, seq_len)
+    def batch(self: loop._Run, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, targets = honest(self, step)
+        if step.index + 1 in steps:
+            planted = torch.from_numpy(tokens(step.seq_len + 1).astype(np.int64))
+            inputs[:], targets[:] = planted[:-1], planted[1:]
+        return inputs, targets
 
-    monkeypatch.setattr(DataOrder, "sequence", sequence)
+    monkeypatch.setattr(loop._Run, "_batch", batch)
 
 
 def noise(count: int) -> np.ndarray:
