@@ -127,9 +127,7 @@ def test_a_seen_page_is_told_with_its_steps_and_the_ledger(home: Catalog, run: T
     seen = exposure.fetches[0]
     text = as_text(exposure)
     assert text.startswith("Yes: pretrained-0123/model (")
-    assert (
-        f"first in step {seen.sightings[0].step} of pre-training, last in step {seen.sightings[-1].step} of pre-training." in text
-    )
+    assert f"first in step {seen.sightings[0].step}, last in step {seen.sightings[-1].step}." in text
     read = seen.sightings[1]
     assert f"step {read.step}, sequence {read.sequence}, tokens {read.first} to {read.last}" in text
     assert text.endswith(f"So says the ledger in {run.folder}.") and "\n" not in text
@@ -141,7 +139,7 @@ def test_a_page_that_comes_later_is_told_with_its_step(home: Catalog, run: Train
     (seen,) = exposure.fetches
     url = seen.story.document["url"]
     assert as_text(exposure).startswith(f"Not yet: pretrained-0123/{Path(oldest).name} (step ")
-    assert f"it comes in step {seen.coming[0].step} of pre-training" in as_text(exposure)
+    assert f"it comes in step {seen.coming[0].step}, after {seen.coming[0].run_tokens:,} tokens." in as_text(exposure)
     assert of(url, run.folder, home).fetches[0].sightings[0].step == seen.coming[0].step
 
 
@@ -171,7 +169,7 @@ def test_a_held_out_page_says_so(home: Catalog, run: TrainJob) -> None:
 
 def test_a_dropped_page_points_to_why(home: Catalog, run: TrainJob) -> None:
     assert as_text(of(DROPPED, run.folder, home)) == (
-        f"No: curation dropped {DROPPED} (few_words); `l3 why {DROPPED}` tells the whole story."
+        f"No: curation dropped {DROPPED} (few_words: words 1 < 5); `l3 why` tells the whole story."
     )
 
 
