@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -11,14 +13,14 @@ from l3_platform.trained import Phase
 
 __all__ = ["as_json", "as_text", "of"]
 
-MOST = 6  # reads that are told one by one
+MOST = 5  # reads that are told one by one
 
 
 def as_text(exposure: Exposure) -> str:
     if not exposure.fetches:
         return _never_a_document(exposure)
     first, *others = exposure.fetches
-    sentences = [_answer(first, exposure), *_splits(first), *_evidence(first, exposure), *_others(others)]
+    sentences = [_answer(first, exposure), *_reads(first, exposure), *_evidence(first, exposure), *_others(others)]
     return " ".join(sentences)
 
 
@@ -49,19 +51,19 @@ def _never_a_document(exposure: Exposure) -> str:
 
 def _answer(seen: Seen, exposure: Exposure) -> str:
     """The first sentence, which holds the answer."""
-    page, model = seen.story.document["url"], _model(exposure)
+    page, model, step = seen.story.document["url"], _model(exposure), functools.partial(_step, exposure=exposure)
     what = f"{page} ({_domain(seen)}, {seen.tokens:,} tokens)"
     match seen.verdict:
         case "seen":
-            return f"Yes: {model} was trained on all of {what}, {_how_often(seen)}{_when(seen)}."
+            return f"Yes: {model} was trained on all of {what}, {_how_often(seen)}{_when(seen, step)}."
         case "seen in part":
             return (
                 f"In part: {model} was trained on {seen.tokens_seen:,} of the {seen.tokens:,} tokens of {page} "
-                f"({_domain(seen)}), {_how_often(seen)}{_when(seen)}{_rest(seen)}."
+                f"({_domain(seen)}), {_how_often(seen)}{_when(seen, step)}{_rest(seen, step)}."
             )
         case "not reached":
             come = seen.coming[0]
-            return f"Not yet: {model} has not come to {what}; it comes in {_step(come)}, after {come.run_tokens:,} tokens."
+            return f"Not yet: {model} has not come to {what}; it comes in {step(come)}, after {come.run_tokens:,} tokens."
         case "beyond the end":
             last = exposure.model.phases[-1].plan
             return (
@@ -76,9 +78,9 @@ def _answer(seen: Seen, exposure: Exposure) -> str:
             topic = seen.story.stages["knowledge_domains"]["topic"]
             return f"No: curation kept {page}, but its topic {topic} is thinned out (mix.topic_weights), and it is among what left."
         case "emptied":
-            return f"No: nothing is left of {page} without its repeated lines; `l3 why {page}` shows them."
+            return f"No: nothing is left of {page} without its repeated lines; `l3 why` shows them."
         case "dropped":
-            return f"No: curation dropped {page} ({_dropped(seen)}); `l3 why {page}` tells the whole story."
+            return f"No: curation dropped {page} ({_dropped(seen)}); `l3 why` tells the whole story."
         case _:
             return f"No: it is not decided yet whether {page} is kept; materialize curation_decisions."
 
@@ -108,33 +110,32 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def _when(seen: Seen) -> str:
+def _when(seen: Seen, step: Callable[[Sighting], str]) -> str:
     first, last = seen.sightings[0], seen.sightings[-1]
     if (first.phase, first.step) == (last.phase, last.step):
-        return f", in {_step(first)}"
-    return f", first in {_step(first)}, last in {_step(last)}"
+        return f", in {step(first)}"
+    return f", first in {step(first)}, last in {step(last)}"
 
 
-def _step(read: Sighting) -> str:
-    return f"step {read.step:,} of {read.phase}"
+def _step(read: Sighting, exposure: Exposure) -> str:
+    """With its phase where the model went through several."""
+    return f"step {read.step:,}" + (f" of {read.phase}" if len(exposure.model.phases) > 1 else "")
 
 
-def _rest(seen: Seen) -> str:
-    return f"; the next come in {_step(seen.coming[0])}" if seen.coming else "; the run ended before the others"
+def _rest(seen: Seen, step: Callable[[Sighting], str]) -> str:
+    return f"; the next come in {step(seen.coming[0])}" if seen.coming else "; the run ended before the others"
 
 
-def _splits(seen: Seen) -> list[str]:
-    """Which tokens each step read, where that is not simply all of them once."""
-    if len(seen.sightings) < 2:
+def _reads(seen: Seen, exposure: Exposure) -> list[str]:
+    """Which tokens the first steps read, where that is not simply all of them at once."""
+    if len(seen.sightings) < 2 and seen.verdict != "seen in part":
         return []
-    told = "; ".join(_read(read, len({one.phase for one in seen.sightings}) > 1) for read in seen.sightings[:MOST])
-    more = f"; and {len(seen.sightings) - MOST:,} more (--json)" if len(seen.sightings) > MOST else ""
-    return [f"Read as: {told}{more}."]
-
-
-def _read(read: Sighting, with_phase: bool) -> str:
-    place = f"step {read.step:,}{f' of {read.phase}' if with_phase else ''}, sequence {read.sequence:,}"
-    return f"{place}, tokens {read.first:,} to {read.last:,}"
+    reads = [
+        f"{_step(read, exposure)}, sequence {read.sequence:,}, tokens {read.first:,} to {read.last:,}"
+        for read in seen.sightings[:MOST]
+    ]
+    more = [f"and {len(seen.sightings) - MOST:,} more reads (--json)"] if len(seen.sightings) > MOST else []
+    return [f"Read as: {'; '.join([*reads, *more])}."]
 
 
 def _evidence(seen: Seen, exposure: Exposure) -> list[str]:
@@ -144,12 +145,13 @@ def _evidence(seen: Seen, exposure: Exposure) -> list[str]:
     if absent:
         return [
             f"THE LEDGER DISAGREES: by the data order it should have {len(absent):,} more read(s), the first in "
-            f"{_step(absent[0])}; the run did not go as planned, or its ledger is damaged."
+            f"{_step(absent[0], exposure)}; the run did not go as planned, or its ledger is damaged."
         ]
     unrecorded = {read.phase for read in seen.sightings if read.recorded is None}
     if unrecorded:
         return [f"By the data order alone: the ledger of {' and '.join(sorted(unrecorded))} is not on this machine."]
-    runs = [str(phase.run) for phase in exposure.model.phases if phase.run]
+    phases = {read.phase for read in seen.sightings}
+    runs = [str(phase.run) for phase in exposure.model.phases if phase.plan.phase in phases]
     return [f"So says the ledger in {' and '.join(runs)}."]
 
 
@@ -157,7 +159,8 @@ def _dropped(seen: Seen) -> str:
     story = seen.story
     if story.dropped_by == "duplicate" and (twin := next((copy for copy in story.copies if copy.stays), None)):
         return f"a near duplicate stays: ask for {twin.url}"
-    return f"{story.dropped_by}"
+    evidence = next((said.evidence for said in story.judgements if said.rule.reason == story.dropped_by), "")
+    return f"{story.dropped_by}: {evidence}" if evidence else f"{story.dropped_by}"
 
 
 def _others(fetches: list[Seen]) -> list[str]:

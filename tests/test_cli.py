@@ -31,6 +31,11 @@ def test_a_sweep_starts_without_dagster_or_torch():
     assert "l3_platform.sweep" in modules and not HEAVY & modules
 
 
+def test_trained_on_starts_without_dagster_or_torch():
+    modules = loaded("trained-on", "https://never.example/")
+    assert "l3_platform.exposure" in modules and not HEAVY & modules
+
+
 def test_why_starts_without_dagster_or_torch():
     modules = loaded("why", "https://never.example/")
     assert "l3_platform.story" in modules and not HEAVY & modules

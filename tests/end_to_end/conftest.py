@@ -34,6 +34,7 @@ TINY = (
     "train.checkpoint_every_tokens=8192",
     "anneal.tokens=6144",
     "anneal.checkpoints=2",
+    'mix.changes=[{"from_tokens": 65536, "math": 0.3, "multilingual": 0.12}]',
 )
 
 

@@ -14,6 +14,7 @@ from l3_platform.train.data_plan import DataPlan, Stream, read_plans
 from l3_platform.train.interleave import Mixture
 from l3_platform.train.ledger import Ledger, consumed, read, rewind
 from l3_platform.train.loop import train
+from l3_platform.train.token_stream import TokenStream
 from tests.train.test_loop import StopAfter, job_in
 
 CHANGE = Mixture(from_tokens=5000, shares={"general": 0.2, "code": 0.8})
@@ -63,17 +64,15 @@ def test_what_was_consumed_is_counted_leg_by_leg(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [(), (CHANGE,)])
 def test_the_trainer_records_each_token_that_it_reads(tmp_path: Path, changes: tuple[Mixture, ...], monkeypatch) -> None:
-    """The record is held against the stream's own reads, whose tokens are their positions."""
+    """The record is held against the reads of the token files themselves."""
     job = job_in(tmp_path, mix_changes=changes)
     reads = []
-    from l3_platform.train.token_stream import TokenStream
-
     real = TokenStream.read
     monkeypatch.setattr(
         TokenStream, "read", lambda self, start, count: reads.append((len(self), start, count)) or real(self, start, count)
     )
     train(job.model_copy(update={"held_out": {}}))
-    recorded = [(5000, int(row["start"]), int(row["tokens"]) + 1) for row in np.concatenate([read(job.folder)])]
+    recorded = [(5000, int(row["start"]), int(row["tokens"]) + 1) for row in read(job.folder)]
     assert sorted(recorded) == sorted(reads) and sum(count - 1 for _, _, count in reads) == 8192
     code = [tokens["code"] for tokens in consumed(job.folder, list(job.data), [16, 24])]
     assert code == pytest.approx([4096 * 0.3, 4096 * (0.75 if changes else 0.3)], abs=300)
