@@ -29,7 +29,7 @@ _TAIL_BYTES = 1 << 20  # of each log: a fault is reported at its end
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a record of another version must not stop a training
 
 
 class Attempt(_Record):
