@@ -7,6 +7,7 @@ when one rank is lost, the connections of all others break. What no rule explain
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -127,7 +128,7 @@ _scheduler = _rule(
 _hardware = _rule(
     (r"uncorrectable.*SRAM|SRAM.*uncorrectable", Cause.GPU_SRAM),
     (r"uncorrectable ECC error|uncorrectable NVLink|row remapp(er|ing).*fail", Cause.GPU_HBM3_MEMORY),
-    (r"silent data corruption|checksum of the weights differs", Cause.SILENT_DATA_CORRUPTION),
+    (r"silent data corruption", Cause.SILENT_DATA_CORRUPTION),
     (r"fallen off the bus|CUDA error: hardware stack error", Cause.FAULTY_GPU),
     (r"GSP (RPC )?timeout|GPU system processor", Cause.GPU_SYSTEM_PROCESSOR),
     (r"(GPU|HW).*thermal (slowdown|violation|shutdown)", Cause.GPU_THERMAL_INTERFACE),
@@ -210,10 +211,12 @@ def _signal(logs: Logs) -> Finding | None:
 
 
 def _exits(logs: Logs) -> Iterator[tuple[str, int, str]]:
-    """(file, exit code, line) of each rank whose end torchrun reports."""
+    """(file, exit code, what torchrun says) of each rank whose end it reports."""
     for name, line in _lines(logs):
         if found := re.search(r"failed \(exitcode: (-?\d+)\).*\(pid: \d+\)", line):
-            yield name, int(found[1]), line
+            code = int(found[1])
+            by = f", {signal.Signals(-code).name}" if -code in set(signal.Signals) else ""
+            yield name, code, found[0] + by
 
 
 def _lines(logs: Logs) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,7 @@ def effective_time(folder: str | Path) -> EffectiveTime | None:
     if not attempts:
         return None
     rows, interruptions = read_metrics(folder), read_interruptions(folder)
-    asked = {row.attempt for row in interruptions if row.cause is Cause.USERS_REQUEST}
+    asked = {row.started for row in interruptions if row.cause is Cause.USERS_REQUEST}
     spans = _spans(attempts, asked)
     parts = dict.fromkeys(PARTS, 0.0)
     for span in spans:
@@ -86,12 +86,12 @@ def effective_time(folder: str | Path) -> EffectiveTime | None:
     )
 
 
-def _spans(attempts: Sequence[Attempt], asked: set[int]) -> list[Span]:
-    """The timeline. `asked`: attempts that ended because a person wanted it; the pause after one is cut out."""
+def _spans(attempts: Sequence[Attempt], asked: set[datetime]) -> list[Span]:
+    """The timeline. `asked`: starts of attempts that ended because a person wanted it; the pause after one is cut out."""
     spans: list[Span] = []
     clock = 0.0
     for number, attempt in enumerate(attempts):
-        if number and attempts[number - 1].number not in asked:
+        if number and attempts[number - 1].started not in asked:
             gap = _seconds(attempts[number - 1].ended, attempt.started)
             clock = _add(spans, "between attempts", clock, gap)
         if attempt.stepping is None:  # it was lost before its first step

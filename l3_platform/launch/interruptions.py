@@ -29,7 +29,7 @@ _TAIL_BYTES = 1 << 20  # of each log: a fault is reported at its end
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a record of another version must not stop a training
 
 
 class Attempt(_Record):
@@ -72,12 +72,12 @@ class Outcome:
 
 @contextmanager
 def recorded(job: TrainJob) -> Iterator[Outcome]:
-    """Around one attempt: its start is on disk before anything runs, its end and the cause of it afterwards, whatever ends it."""
+    """Around one attempt: its start is on disk before anything runs, its end and the cause of it afterwards, whatever ends it.
+
+    One that `settle` has left open goes on: its processes outlived the client that started them.
+    """
     folder = Path(job.folder)
-    number = max((int(path.name.rpartition("-")[2]) for path in folder.glob("logs/attempt-*")), default=0) + 1
-    attempt = Attempt(number=number, host=socket.gethostname(), pid=os.getpid(), started=_now())
-    _write_attempts(folder, [*read_attempts(folder), attempt])
-    _mark_restart(folder, attempt.started)
+    attempt = next((one for one in read_attempts(folder) if one.ended is None), None) or _begin(folder)
     outcome = Outcome()
     try:
         yield outcome
@@ -89,14 +89,15 @@ def recorded(job: TrainJob) -> Iterator[Outcome]:
     _end(folder, attempt, _now(), state.name, finding)
 
 
-def settle(job: TrainJob) -> None:
+def settle(job: TrainJob, alive: bool = False) -> None:
     """Ends on paper what a client that was killed could not: its attempt ended when the last of its files was written.
 
-    Under the client's lock, or when the job has finished.
+    `alive`: the processes of the newest attempt are still there, as on a cluster with a scheduler. Under the client's lock,
+    or when the job has finished.
     """
     folder = Path(job.folder)
     for attempt in read_attempts(folder):
-        if attempt.ended is None:
+        if attempt.ended is None and not alive:
             ended = max([attempt.started.timestamp(), *(path.stat().st_mtime for path in _logs(folder, attempt).glob("*"))])
             finished = (Path(job.output) / "result.json").exists()
             client = f"the client (process {attempt.pid} on {attempt.host}) ended without a word"
@@ -121,6 +122,14 @@ def read_interruptions(folder: str | Path) -> list[Interruption]:
     return [Interruption.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _begin(folder: Path) -> Attempt:
+    number = max((int(path.name.rpartition("-")[2]) for path in folder.glob("logs/attempt-*")), default=0) + 1
+    attempt = Attempt(number=number, host=socket.gethostname(), pid=os.getpid(), started=_now())
+    _write_attempts(folder, [*read_attempts(folder), attempt])
+    _mark_restart(folder, attempt.started)
+    return attempt
+
+
 def _end(folder: Path, attempt: Attempt, ended: datetime, outcome: str, finding: Finding | None) -> None:
     rows = [row for row in read_metrics(folder) if row.get("time", 0.0) >= attempt.started.timestamp()]
     checkpoint = _newest_checkpoint(folder)
@@ -134,7 +143,7 @@ def _end(folder: Path, attempt: Attempt, ended: datetime, outcome: str, finding:
             "lost_seconds": round(sum(row["seconds"] for row in lost), 3),
         }
     )
-    _write_attempts(folder, [closed if old.number == attempt.number else old for old in read_attempts(folder)])
+    _write_attempts(folder, [closed if old.started == attempt.started else old for old in read_attempts(folder)])
     if finding is not None:
         row = Interruption(
             attempt=attempt.number,

@@ -1,7 +1,7 @@
 """One rank: `python -m l3_platform.train --job job.json`, run by torchrun, or by hand as a single process.
 
-Exit codes: 0 finished; 143 stopped on request (SIGTERM or SIGINT) after its step and, where it fitted, a checkpoint; 1
-failed. `status.json` beside the logs says which, in words; a rank that is killed leaves none.
+Exit codes: 0 finished; 143 stopped on request (SIGTERM or SIGINT) after its step and, where it fitted, a checkpoint; 86
+hung (`watchdog.py`); 1 failed. `status.json` beside the logs says which, in words; a rank that is killed leaves none.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from l3_platform.train.job import write_text
 log = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
+_NO_METRIC = ("step", "time")
 Row = dict[str, float]
 
 
@@ -128,7 +129,9 @@ class Mirror(threading.Thread):
             lines = file.read().splitlines(keepends=True)
         lines = [line for line in lines if line.endswith(b"\n")]
         rows = [row for row in map(json.loads, lines) if row["step"] > sent_step]
-        self._send(client, [(name, value, int(row["step"])) for row in rows for name, value in row.items() if name != "step"])
+        self._send(
+            client, [(name, value, int(row["step"])) for row in rows for name, value in row.items() if name not in _NO_METRIC]
+        )
         self._offset += sum(map(len, lines))
         return max([sent_step, *(int(row["step"]) for row in rows)])
 

@@ -39,7 +39,7 @@ class Memory:
 
     losses: tuple[float, ...] = ()
     norms: tuple[float, ...] = ()
-    shape: tuple[int, int] = (0, 0)
+    shape: tuple[int, ...] = ()
     in_a_row: int = 0
     skipped: tuple[tuple[int, int], ...] = ()
     skipped_steps: int = 0

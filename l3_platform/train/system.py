@@ -1,7 +1,7 @@
 """How each node is: processor, memory, disk and network, at a low rate, in the same record as the loss.
 
 The first rank of each node samples its node into `system/node-00001.json` of the run's folder; rank 0 puts what is new into
-its next row, as `system/node-1/cpu_percent`. psutil loads with the first sample, so a short run never pays for it.
+its next row, as `system/node-1/cpu_percent`. psutil loads after a second, so a short run never pays for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from l3_platform.train.job import write_text
 
-SECONDS = 10.0
+SECONDS = 5.0
 
 
 class SystemMetrics:
@@ -41,7 +41,7 @@ class SystemMetrics:
 
     def _run(self) -> None:
         before: dict[str, float] | None = None
-        while not self._end.wait(self._seconds):
+        while not self._end.wait(self._seconds if before else min(1.0, self._seconds)):
             with contextlib.suppress(OSError):  # a full disk ends the run at its checkpoint, in words, not here
                 counters, cpu_percent = _counters(), _cpu_percent()
                 if before is not None:

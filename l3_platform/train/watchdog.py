@@ -36,8 +36,8 @@ def record_flight(entries: int = 2000) -> None:
 class Watchdog:
     """`with Watchdog(300.0, folder, rank) as dog:` and `dog.step_finished()` after every step; 0 seconds: never acts.
 
-    The clock begins when it is entered. It stands still in no phase inside the block, a save of a checkpoint included:
-    `seconds` must exceed the longest step.
+    The clock begins when it is entered, and runs on while a checkpoint is saved: `seconds` must exceed the longest step. The
+    start-up before it and the held-out loss behind it are not watched: there torch's own timeouts of collectives hold.
     """
 
     def __init__(self, seconds: float, folder: str | Path, rank: int) -> None:

@@ -104,6 +104,12 @@ class World:
         (manifest,) = (self.home / "data" / asset / "all").glob("*/manifest.json")
         return json.loads(manifest.read_text())
 
+    def time_of(self, asset: str) -> dict[str, Any]:
+        """Where the time of its training went, beside the dataset: what the card and the report show."""
+        (cost,) = (self.home / "data" / asset / "all").glob("*/cost.json")
+        (told,) = json.loads(cost.read_text())["training"].values()
+        return told
+
     def checkpoints(self, asset: str = "pretrained") -> list[Path]:
         return sorted((self.home / "checkpoints").glob(f"{asset}-*/step-*/complete.json"))
 

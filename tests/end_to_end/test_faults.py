@@ -52,7 +52,7 @@ def test_a_training_without_a_server_at_hand_starts_one_and_is_logged_there(undi
         runs = database.execute("SELECT name, status FROM runs").fetchall()
         metrics = {key for (key,) in database.execute("SELECT DISTINCT key FROM metrics")}
     assert {("isoflop_runs", "FINISHED"), ("pretrained", "FINISHED")} <= set(runs)
-    assert "loss" in {name.rsplit("/", 1)[-1] for name in metrics}
+    assert {"loss", "effective_training_time", "peak_memory_bytes"} <= {name.rsplit("/", 1)[-1] for name in metrics}
 
 
 def test_a_killed_rank_and_then_a_killed_agent_are_survived_within_the_run(world, undisturbed):
@@ -64,6 +64,11 @@ def test_a_killed_rank_and_then_a_killed_agent_are_survived_within_the_run(world
     world.agents()[0].kill()
     assert run.wait(120) == 0
     assert as_if_nothing_had_happened(world, undisturbed)
+    told = world.time_of("pretrained")
+    assert [row["attempt"] for row in told["interruptions"]] == [1] and 0 < told["share"] < undisturbed.time_of("pretrained")[
+        "share"
+    ]
+    assert "interruptions" in world.l3("report").stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -75,6 +80,8 @@ def test_a_stopped_l3_leaves_no_process_and_the_next_resumes(world, undisturbed,
     wait_for(lambda: not world.processes(), 15, "every process of the home to end")
     assert resumes(world)
     assert as_if_nothing_had_happened(world, undisturbed)
+    (row,) = world.time_of("pretrained")["interruptions"]
+    assert row["cause"] == ("user's request" if number == signal.SIGINT else "unknown")
 
 
 class Web:

@@ -47,6 +47,13 @@ def attempt_of(job: TrainJob, log: str, state: State, **logs: str) -> Interrupti
     return read_interruptions(job.folder)[-1]
 
 
+KILLED_CLIENT = """
+import os, sys
+from l3_platform.launch.interruptions import recorded
+from l3_platform.train import TrainJob
+with recorded(TrainJob.read(sys.argv[1])):
+    os.kill(os.getpid(), 9)
+"""
 CRASHED = State("crashed", "training was lost (agent 0 ended with exit code 1)")
 
 
@@ -151,17 +158,24 @@ def test_the_parts_of_the_wall_clock_add_up_and_the_share_is_that_of_steps_that_
 def test_a_client_that_was_killed_is_found_at_the_next_start(make_job: MakeJob, tmp_path: Path) -> None:
     job = make_job(tmp_path)
     job.write(tmp_path / "job.json")
-    code = (
-        "import sys, os; from l3_platform.launch.interruptions import recorded; from l3_platform.train import TrainJob\n"
-        "with recorded(TrainJob.read(sys.argv[1])): os.kill(os.getpid(), 9)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "job.json")]).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", KILLED_CLIENT, str(tmp_path / "job.json")]).returncode == -signal.SIGKILL
     assert read_interruptions(job.folder) == [] and read_attempts(job.folder)[0].ended is None
     settle(job)
     settle(job)  # once is enough
     (row,) = read_interruptions(job.folder)
     assert row.cause is Cause.UNKNOWN and "ended without a word" in row.evidence
     assert read_attempts(job.folder)[0].outcome == "client lost"
+
+
+def test_an_attempt_that_outlives_its_client_is_one_attempt(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job.write(tmp_path / "job.json")
+    subprocess.run([sys.executable, "-c", KILLED_CLIENT, str(tmp_path / "job.json")])
+    settle(job, alive=True)
+    with recorded(job) as outcome:
+        outcome.state = State("finished")
+    assert read_interruptions(job.folder) == []
+    assert [attempt.outcome for attempt in read_attempts(job.folder)] == ["finished"]
 
 
 @pytest.mark.slow
