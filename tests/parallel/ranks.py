@@ -12,7 +12,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 # Imported once, in the process that ranks are forked from.
-PRELOADED = ["l3_platform.parallel.composed", "l3_platform.parallel.pipeline", "l3_platform.parallel.tensor", "torch.distributed.fsdp"]
+PRELOADED = [
+    "l3_platform.parallel.composed",
+    "l3_platform.parallel.pipeline",
+    "l3_platform.parallel.tensor",
+    "torch.distributed.fsdp",
+]
 
 
 def in_processes(world: int, folder: Path, work: Callable[..., Any], *arguments: Any) -> Any:
