@@ -1,0 +1,82 @@
+"""A whole job over meshes that change under it: checkpoints, resumption, averaging, held-out loss and the final model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from l3_platform.model import ModelConfig, load_exported
+from l3_platform.train import TrainingStopped, TrainJob, TrainResult
+from l3_platform.train.loop import train
+from tests.parallel.ranks import in_processes
+from tests.train.test_loop import StopAfter, job_in, losses
+
+MODEL = ModelConfig(vocab_size=64, d_model=32, layers=4, heads=4, kv_heads=2, ffn=64)
+
+
+def train_until(rank: int, job: TrainJob, stop_after: int) -> TrainResult | None:
+    """The result, or None where the run was stopped first."""
+    try:
+        return train(job, stop_requested=StopAfter(stop_after))
+    except TrainingStopped:
+        return None
+
+
+def job(folder: Path, **changes: Any) -> TrainJob:
+    # Epsilon as in the differential suite: signs of tiny gradients would make much of rounding.
+    return job_in(folder, model=MODEL, epsilon=1e-2, total_tokens=6144, average_last=2, micro_batch_tokens=64, **changes)
+
+
+def same(got: TrainJob, expected: TrainJob, result: TrainResult, right: TrainResult) -> None:
+    assert losses(got) == pytest.approx(losses(expected), rel=1e-5)
+    assert result.fingerprint == right.fingerprint and result.averaged == right.averaged == 2
+    assert result.held_out["general"] == pytest.approx(right.held_out["general"], rel=1e-5)
+    weights = [dict(load_exported(j.output).named_parameters()) for j in (got, expected)]
+    assert list(weights[0]) == list(weights[1])
+    for name, weight in weights[1].items():
+        torch.testing.assert_close(weights[0][name], weight, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_written_on_one_mesh_goes_on_on_others_to_the_same_model(tmp_path: Path) -> None:
+    whole = job(tmp_path / "whole")
+    right = train(whole)
+    moved = job(tmp_path / "moved")
+    meshes = [
+        (4, 5, {"pipeline_parallel": 2, "tensor_parallel": 2, "pipeline_schedule": "zero_bubble"}),
+        (1, 6, {}),
+        (4, 5, {"context_parallel": 2, "data_parallel_shard": 2}),
+        (2, 99, {"pipeline_parallel": 2, "pipeline_schedule": "interleaved", "pipeline_micro_batches": 4}),
+    ]
+    result = None
+    for number, (ranks, stop_after, degrees) in enumerate(meshes):
+        assert result is None
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = in_processes(ranks, folder, train_until, moved.model_copy(update=degrees), stop_after)
+    assert result is not None
+    same(moved, whole, result, right)
+
+
+@pytest.mark.slow
+def test_a_job_in_four_dimensions_starts_from_an_exported_model(tmp_path: Path) -> None:
+    first = job(tmp_path / "first")
+    train(first)
+    whole = job(tmp_path / "whole", init_from=first.output, seed=8)
+    right = train(whole)
+    cut = job(tmp_path / "cut", init_from=first.output, seed=8, tensor_parallel=2, context_parallel=2, pipeline_parallel=2)
+    result = in_processes(8, tmp_path, train_until, cut, 99)
+    same(cut, whole, result, right)
+
+
+def test_a_job_that_cannot_run_on_its_mesh_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"1 ranks cannot hold whole models of 2 ranks"):
+        train(job(tmp_path, tensor_parallel=2))
+    with pytest.raises(ValueError, match="cannot split a compiled backward pass"):
+        job(tmp_path, pipeline_parallel=2, pipeline_schedule="zero_bubble", compile=True).mesh(2)
+
+
+def test_the_mesh_is_no_part_of_the_identity_of_a_job(tmp_path: Path) -> None:
+    degrees = {"tensor_parallel": 2, "context_parallel": 2, "pipeline_parallel": 2, "pipeline_schedule": "interleaved"}
+    assert job(tmp_path, **degrees, pipeline_micro_batches=4).fingerprint == job(tmp_path).fingerprint
