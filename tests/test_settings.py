@@ -44,3 +44,16 @@ def test_the_paper_profile_has_the_papers_numbers():
     assert settings.train.learning_rate == 8e-5
     assert [stage.batch_tokens for stage in settings.train.ramp] == [4 << 20, 8 << 20, 16 << 20]
     assert settings.dedup.line_bucket_documents == 30_000_000
+
+
+@pytest.mark.parametrize("profile", ["llama3-8b", "llama3-70b", "llama3-405b"])
+def test_long_context_has_six_stages_to_128k_of_800_b_tokens_and_a_perfect_needle(profile):
+    """Llama 3, section 3.4.2."""
+    recipe = load(profile).long_context
+    assert len(recipe.stages) == 6 and recipe.stages[-1].seq_len == 131_072
+    assert sum(stage.tokens for stage in recipe.stages) == 800_000_000_000
+    assert (recipe.needle_accuracy, recipe.short_loss_tolerance, recipe.required) == (1.0, 0.0, True)
+
+
+def test_the_demo_measures_the_needle_and_does_not_judge_by_it():
+    assert load("demo").long_context.needle_accuracy is None

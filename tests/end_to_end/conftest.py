@@ -32,6 +32,7 @@ TINY = (
     'train.ramp=[{"from_tokens": 0, "batch_tokens": 1024, "seq_len": 128}]',
     "train.warmup_tokens=8192",
     "train.checkpoint_every_tokens=8192",
+    'long_context.stages=[{"seq_len": 256, "tokens": 4096, "batch_tokens": 1024}]',
     "anneal.tokens=6144",
     "anneal.checkpoints=2",
     'mix.changes=[{"from_tokens": 65536, "math": 0.3, "multilingual": 0.12}]',
