@@ -45,6 +45,8 @@ class Composed:
         self._shapes = {name: p.shape for name, p in model.named_parameters()}
         groups = groups_for(mesh, device)
         self.pipeline = groups.pipeline
+        if groups.pipeline is not None:
+            dist.barrier(groups.pipeline)  # NCCL connects here: the schedules' first sends involve some of the ranks only
         self._layers = split_layers(model.config.layers, mesh.pp * schedule.stages_per_rank if mesh.pp > 1 else 1)
         here = [number for number in range(len(self._layers)) if self._owner(number) == mesh.pp_rank(rank)]
         self._stages = {number: self._stage(model, [number]) for number in here}

@@ -79,7 +79,7 @@ class Pipeline:
             tokens = torch.empty(rows, targets.shape[1], dtype=torch.long, device="meta")
             nats = torch.empty(1, dtype=torch.float32, device="meta", requires_grad=True)
             stages = [
-                torch_pipelining.PipelineStage(
+                _PipelineStage(
                     stage, number, self._count, targets.device, group=self._group,
                     input_args=between if number else tokens,
                     output_args=between if number < self._count - 1 else nats,
@@ -97,6 +97,12 @@ class Pipeline:
         config = next(iter(self._stages.values())).config
         shape = (rows, targets.shape[1] // self._mesh.tp, config.d_model)
         return torch.empty(shape, dtype=self._dtype, device="meta", requires_grad=True)
+
+
+class _PipelineStage(torch_pipelining.PipelineStage):
+    def _get_init_p2p_neighbors_ops(self) -> list[dist.P2POp]:
+        """Without those to itself, which torch 2.11 would send where ZBV turns, and gloo cannot."""
+        return [op for op in super()._get_init_p2p_neighbors_ops() if op.group_peer != self.group_rank]
 
 
 def _nats(output: Tensor, target: Tensor) -> Tensor:

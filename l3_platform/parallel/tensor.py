@@ -33,6 +33,9 @@ def shard_tensors(stage: Stage, mesh: DeviceMesh) -> None:
         "output": ColwiseParallel(input_layouts=whole, output_layouts=Shard(-1), use_local_output=False),
     }
     parallelize_module(stage, mesh, {name: plan for name, plan in ends.items() if getattr(stage, name) is not None})
+    if stage.tok_embeddings is not None:
+        # A result of a collective that is still under way loses its gradient where it enters a compiled block.
+        stage.tok_embeddings.register_forward_hook(lambda module, inputs, embedded: embedded.clone())
     if stage.norm is not None:  # after it has normed its part of the sequence: the output head wants all of it
         parallelize_module(stage.norm, mesh, PrepareModuleOutput(
             output_layouts=sequence, desired_output_layouts=whole, use_local_output=False,
