@@ -16,7 +16,7 @@ from l3_platform.scaling.build import read_plan
 from l3_platform.scaling.plan import TrainingPlan
 from l3_platform.settings import Settings, home
 from l3_platform.store import Dataset, Writer, files
-from l3_platform.tokens.build import vocabulary
+from l3_platform.tokens.build import TOKENIZER, vocabulary
 from l3_platform.train.job import TrainJob, TrainResult
 from l3_platform.train.streams import local_streams, shares_of
 
@@ -109,6 +109,7 @@ def _common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset, out: 
         "held_out": local_streams(token_shards, "held_out"),
         "bos_id": words.bos_id,
         "eos_id": words.eos_id,
+        "tokenizer": str(files.local_copy(tokenizer.file(TOKENIZER), home() / "cache" / tokenizer.digest)),
         "mlflow_tracking_uri": tracked.uri,
         "mlflow_run_id": tracked.run_id,
     }

@@ -154,10 +154,17 @@ class _Run:
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
         export_model(
             self.model, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
-            extra_files={RESULT_FILE: text}, full=full, writer=self.here.first,
+            extra_files={RESULT_FILE: text} | self._tokenizer_files(), full=full, writer=self.here.first,
         )  # fmt: skip
         self.here.wait()
         return result
+
+    def _tokenizer_files(self) -> dict[str, str]:
+        if not self.job.tokenizer:
+            return {}
+        from l3_platform.tokens.hugging_face import tokenizer_files
+
+        return tokenizer_files(Path(self.job.tokenizer).read_bytes())
 
     def _build(self) -> Llama:
         job = self.job
