@@ -26,7 +26,8 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.loss_memory", "--way", way, "--tokens", str(chosen.tokens)]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(
-            f"{way:7} {row['bytes'] / 1e9:6.2f} GB above the model, {row['seconds']:.0f} s of processor time, loss {row['loss']:.6f}"
+            f"{way:7} {row['bytes'] / 1e9:6.2f} GB above the model, {row['seconds']:.0f} s of processor time, "
+            f"loss {row['loss']:.6f}"
         )
 
 

@@ -21,7 +21,8 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.factor < 1 or self.original_seq_len < 1 or not 0 < self.low_freq_factor < self.high_freq_factor:
             raise ValueError(
-                f"model: RoPE scaling needs factor >= 1, original_seq_len >= 1 and 0 < low_freq_factor < high_freq_factor (got {self})"
+                "model: RoPE scaling needs factor >= 1, original_seq_len >= 1 and 0 < low_freq_factor < high_freq_factor "
+                f"(got {self})"
             )
 
 

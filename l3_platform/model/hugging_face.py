@@ -68,7 +68,8 @@ def read_config(folder: str | Path) -> ModelConfig:
     head_dim = raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"]
     if head_dim * raw["num_attention_heads"] != raw["hidden_size"]:
         raise ValueError(
-            f"{path}: {raw['num_attention_heads']} heads of {head_dim} are not hidden_size {raw['hidden_size']}, as in Llama 3 they are"
+            f"{path}: {raw['num_attention_heads']} heads of {head_dim} are not hidden_size {raw['hidden_size']}, "
+            "as in Llama 3 they are"
         )
     theta, scaling = _rope(raw, path)
     return ModelConfig(

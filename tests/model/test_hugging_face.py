@@ -164,7 +164,7 @@ def test_biases_that_the_config_does_not_tell_of_are_refused(tmp_path: Path) -> 
     folder = exported(ours(PLAIN), tmp_path / "m")
     weights = load_file(folder / "model.safetensors") | {"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)}
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ValueError, match="q_proj.bias has no place in a Llama 3 model"):
+    with pytest.raises(ValueError, match=r"q_proj\.bias has no place in a Llama 3 model"):
         load_exported(folder)
 
 
