@@ -36,9 +36,8 @@ class Memory:
 
 
 def memory(config: ModelConfig, layout: Layout, step: Step, precision: Precision = "bf16") -> Memory:
-    """Of the rank with the highest peak. Sequence-parallel tensors are a tp-th everywhere: inputs of the matrix products
-    are kept in parts and gathered again (Korthikanti et al. 2022), and under `recompute` so are keys and values of
-    context parallelism."""
+    """Of the rank with the highest peak. What tensor and context parallelism gather, inputs of the matrix products and
+    keys and values, `eager` and `compiled` keep whole; the others gather it again (Korthikanti et al. 2022)."""
     return max((_rank(config, layout, step, precision, rank) for rank in range(layout.pp)), key=lambda found: found.peak)
 
 
@@ -73,8 +72,8 @@ def _rank(config: ModelConfig, layout: Layout, step: Step, precision: Precision,
     held = (sum(layers) * block + tables + last * c.d_model) / layout.tp
 
     each = layer_bytes(c, layout.saving, precision)
-    if layout.cp > 1 and layout.saving in ("eager", "compiled"):  # keys and values of all ranks, not only this one's
-        each += (layout.cp - 1) * size * 2 * c.kv_heads * c.head_dim
+    if layout.saving in ("eager", "compiled"):
+        each += size * ((layout.tp - 1) * 2 * c.d_model + (layout.cp - 1) * 2 * c.kv_heads * c.head_dim)
     kept = sum(count * layers[stage] for stage, count in enumerate(_in_flight(layout, micro_batches, rank)))
     activations = kept * each * tokens
     loss = 0.0
