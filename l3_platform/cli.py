@@ -180,6 +180,21 @@ def fit(
 
 
 @app.command()
+def plan(
+    profile: Profile = "llama3-405b",
+    gpus: Annotated[int, typer.Option(min=0, help="H100s; default: train.nodes times train.processes_per_node.")] = 0,
+    seq_len: Annotated[int, typer.Option(min=0, help="Tokens a sequence; default: the last stage of train.ramp.")] = 0,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Propose the mesh to train a profile's model on so many H100s: memory a GPU, MFU, and what binds."""
+    from l3_platform.planner import report as planner
+
+    found = planner.plan(settings_module.load(profile, overrides or []), gpus, seq_len)
+    typer.echo(planner.as_json(found) if as_json else planner.as_text(found))
+
+
+@app.command()
 def doctor() -> None:
     """Say what is missing on this machine, in words."""
     from l3_platform import doctor
@@ -220,7 +235,7 @@ def _sentence(error: Exception) -> str:
     from l3_platform.store import Locked, MissingDataset, StoreError, files
 
     kinds = (settings_module.SettingsError, CrawlError, Locked, MissingDataset, StoreError)
-    if isinstance(error, kinds) or type(error).__name__ in ("ServiceError", "FitError"):
+    if isinstance(error, kinds) or type(error).__name__ in ("ServiceError", "FitError", "PlanError"):
         return str(error)
     home = settings_module.home()
     return f"{home}: {files.DISK_IS_FULL}; {files.AFTER_FULL}" if files.for_lack_of_space(error, home) else ""

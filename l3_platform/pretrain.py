@@ -16,7 +16,7 @@ from l3_platform.scaling.build import read_plan
 from l3_platform.scaling.plan import TrainingPlan
 from l3_platform.settings import Settings, Stage, home
 from l3_platform.store import Dataset, Writer, files
-from l3_platform.tokens.build import vocabulary
+from l3_platform.tokens.build import TOKENIZER, vocabulary
 from l3_platform.train import ledger
 from l3_platform.train.branch import complete, read_origin
 from l3_platform.train.data_plan import read_plans
@@ -133,6 +133,7 @@ def common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset) -> dic
         "held_out": local_streams(token_shards, "held_out"),
         "bos_id": words.bos_id,
         "eos_id": words.eos_id,
+        "tokenizer": str(files.local_copy(tokenizer.file(TOKENIZER), home() / "cache" / tokenizer.digest)),
     }
 
 

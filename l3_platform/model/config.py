@@ -6,11 +6,32 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How the released Llama 3.1 stretches RoPE beyond `original_seq_len` tokens; the defaults are its values.
+
+    Wavelengths above original_seq_len / low_freq_factor tokens grow by `factor`, those below original_seq_len /
+    high_freq_factor stay, and between them the frequency is interpolated. Raises ValueError on factors that are none.
+    """
+
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_seq_len: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.factor < 1 or self.original_seq_len < 1 or not 0 < self.low_freq_factor < self.high_freq_factor:
+            raise ValueError(
+                "model: RoPE scaling needs factor >= 1, original_seq_len >= 1 and 0 < low_freq_factor < high_freq_factor "
+                f"(got {self})"
+            )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The shape of a dense Llama 3 transformer (Llama 3, table 3); no biases anywhere.
 
-    `ffn` is the hidden width of SwiGLU; `kv_heads` divides `heads`; `tied` shares the embedding with the output.
-    Raises ValueError on shapes that cannot be built.
+    `ffn` is the hidden width of SwiGLU; `kv_heads` divides `heads`; `tied` shares the embedding with the output;
+    `rope_scaling` is for contexts beyond those of pre-training. Raises ValueError on shapes that cannot be built.
     """
 
     vocab_size: int
@@ -22,6 +43,7 @@ class ModelConfig:
     rope_theta: float = 500_000.0
     norm_eps: float = 1e-5
     tied: bool = False
+    rope_scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "d_model", "layers", "heads", "kv_heads", "ffn")

@@ -1,4 +1,5 @@
-"""Weights in Hugging Face's Llama layout: `config.json` beside safetensors, written atomically; and back.
+"""Weights in Hugging Face's Llama layout: `config.json` beside safetensors, written atomically; and back, from any folder
+of this architecture (`l3_platform.model.hugging_face` says which that is).
 
 Reads and writes only one parameter at a time, so a sharded model exports and loads without a whole copy in memory.
 """
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from l3_platform.model.config import ModelConfig
+from l3_platform.model.hugging_face import hugging_face_config, read_config
 from l3_platform.model.init import Rows, whole
 from l3_platform.model.llama import Llama
 
 FILE_BYTES = 5 << 30  # Hugging Face's own limit for one safetensors file
+INDEX = "model.safetensors.index.json"
 
 _LAYER = {
     "attention.wq": "self_attn.q_proj",
@@ -69,7 +72,7 @@ def export_weights(
     _write_weights(config, whole, partial, writer, file_bytes)
     if not writer:
         return
-    described = _hugging_face_config(config, bos_id, eos_id, max_seq_len)
+    described = hugging_face_config(config, bos_id, eos_id, max_seq_len)
     _write_text(partial / "config.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
     for name, text in sorted((extra_files or {}).items()):
         _write_text(partial / name, text)
@@ -79,7 +82,7 @@ def export_weights(
 
 
 def load_exported(folder: str | Path, device: str = "cpu") -> Llama:
-    """The model of an exported folder, fp32, in evaluation mode. Raises FileNotFoundError, ValueError."""
+    """The model of a folder that we or transformers wrote, fp32, in evaluation mode. Raises FileNotFoundError, ValueError."""
     with torch.device(device):
         model = Llama(read_config(folder))
     fill_from_export(model, folder)
@@ -88,21 +91,22 @@ def load_exported(folder: str | Path, device: str = "cpu") -> Llama:
 
 @torch.no_grad()
 def fill_from_export(model: nn.Module, folder: str | Path, rows: Rows = whole) -> None:
-    """Copies exported weights into the model in place, reading only the rows that `rows` says are held here.
+    """Copies weights into a model, or a stage of one, in place, reading only the rows that `rows` says are held here.
 
-    Raises ValueError naming the first parameter that is missing or has another shape.
+    Raises FileNotFoundError where the folder lacks weights in safetensors, ValueError naming the first parameter that
+    is missing, has another shape, or is none of this architecture.
     """
-    from safetensors import safe_open
-
-    files: dict[str, Any] = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        handle = safe_open(path, framework="pt")
-        files |= dict.fromkeys(handle.keys(), handle)
-    for name, parameter in model.named_parameters():
-        key = hugging_face_name(name)
-        if key not in files:
+    weights = _open_weights(Path(folder))
+    wanted = {hugging_face_name(name): parameter for name, parameter in model.named_parameters()}
+    with torch.device("meta"):
+        known = {hugging_face_name(name) for name, _ in Llama(read_config(folder)).named_parameters()} | {"lm_head.weight"}
+    for key in weights:
+        if key not in known and not key.endswith("rotary_emb.inv_freq"):
+            raise ValueError(f"{folder}: its weight {key} has no place in a Llama 3 model, so it would not compute the same")
+    for key, parameter in wanted.items():
+        if key not in weights:
             raise ValueError(f"{folder}: no weight {key} in its safetensors files; export the model again")
-        piece = files[key].get_slice(key)
+        piece = weights[key].get_slice(key)
         if tuple(piece.get_shape()) != tuple(parameter.shape):
             raise ValueError(
                 f"{folder}: {key} has shape {tuple(piece.get_shape())}, the model wants {tuple(parameter.shape)}; "
@@ -114,25 +118,26 @@ def fill_from_export(model: nn.Module, folder: str | Path, rows: Rows = whole) -
             local.copy_(piece[here])
 
 
-def read_config(folder: str | Path) -> ModelConfig:
-    """Shape of an exported model, from its config.json. Raises FileNotFoundError, ValueError."""
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no exported model (no config.json); name a folder that training wrote")
-    raw = json.loads(path.read_text())
-    if raw.get("model_type") != "llama":
-        raise ValueError(f"{path}: model_type is {raw.get('model_type')!r}; only llama can be loaded")
-    return ModelConfig(
-        vocab_size=raw["vocab_size"],
-        d_model=raw["hidden_size"],
-        layers=raw["num_hidden_layers"],
-        heads=raw["num_attention_heads"],
-        kv_heads=raw["num_key_value_heads"],
-        ffn=raw["intermediate_size"],
-        rope_theta=raw["rope_theta"],
-        norm_eps=raw["rms_norm_eps"],
-        tied=raw["tie_word_embeddings"],
-    )
+def _open_weights(folder: Path) -> dict[str, Any]:
+    """Weight name to the open file that holds it: those that the index names, else all of the folder."""
+    from safetensors import safe_open
+
+    index = folder / INDEX
+    if index.exists():
+        places: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        names = sorted(set(places.values()))
+    else:
+        places, names = {}, sorted(path.name for path in folder.glob("*.safetensors"))
+    if not names:
+        raise FileNotFoundError(f"{folder} holds no weights in safetensors; convert them with transformers' save_pretrained")
+    opened = {}
+    for name in names:
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder}: {INDEX} names {name}, which is not there; fetch the folder again")
+        opened[name] = safe_open(folder / name, framework="pt")
+    if places:
+        return {key: opened[name] for key, name in places.items()}
+    return {key: file for file in opened.values() for key in file.keys()}  # noqa: SIM118 - a file is no mapping
 
 
 def hugging_face_name(name: str) -> str:
@@ -163,7 +168,7 @@ def _write_weights(config: ModelConfig, whole: Callable[[str], Tensor], partial:
             index |= dict.fromkeys(tensors, file)
     if writer and len(groups) > 1:
         content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
-        _write_text(partial / "model.safetensors.index.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
+        _write_text(partial / INDEX, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _groups(sizes: list[tuple[str, int]], limit: int) -> list[list[str]]:
@@ -177,30 +182,6 @@ def _groups(sizes: list[tuple[str, int]], limit: int) -> list[list[str]]:
         groups[-1].append(name)
         used += size
     return groups
-
-
-def _hugging_face_config(config: ModelConfig, bos_id: int, eos_id: int, max_seq_len: int) -> dict[str, Any]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "attention_bias": False,
-        "bos_token_id": bos_id,
-        "eos_token_id": eos_id,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "hidden_size": config.d_model,
-        "intermediate_size": config.ffn,
-        "max_position_embeddings": max_seq_len,
-        "mlp_bias": False,
-        "model_type": "llama",
-        "num_attention_heads": config.heads,
-        "num_hidden_layers": config.layers,
-        "num_key_value_heads": config.kv_heads,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tied,
-        "torch_dtype": "float32",
-        "vocab_size": config.vocab_size,
-    }
 
 
 def _write_text(path: Path, text: str) -> None:

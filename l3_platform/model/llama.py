@@ -6,13 +6,14 @@ filled afterwards. Half-split rotary pairs, as in Hugging Face's port: exported 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from l3_platform.model.config import ModelConfig
+from l3_platform.model.config import ModelConfig, RopeScaling
 
 # The fp32 logits of a chunk of the sequence are the largest tensor of a small model's step: 2^26 of them are 256 MiB.
 LOGITS_A_CHUNK = 1 << 26
@@ -37,7 +38,9 @@ class Llama(nn.Module):
         fp32, or the fp32 sum of negative log-likelihoods in nats. One call does both, so that sharded weights are
         gathered by the hooks of `forward` alone.
         """
-        rotation = rotary_table(tokens.shape[1], self.config.head_dim, self.config.rope_theta, tokens.device)
+        rotation = rotary_table(
+            tokens.shape[1], self.config.head_dim, self.config.rope_theta, tokens.device, self.config.rope_scaling
+        )
         mask = document_mask(tokens, bos_id) if bos_id is not None else None
         hidden = self.tok_embeddings(tokens)
         for layer in self.layers:
@@ -151,11 +154,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
 
 
-def rotary_table(seq: int, head_dim: int, theta: float, device: torch.device) -> Tensor:
+def rotary_table(seq: int, head_dim: int, theta: float, device: torch.device, scaling: RopeScaling | None = None) -> Tensor:
     """cos and sin of every position and pair, [2, seq, head_dim / 2], fp32 (Su et al. 2021; theta of Llama 3)."""
     powers = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
-    angles = torch.outer(torch.arange(seq, dtype=torch.float32, device=device), theta**-powers)
+    frequencies = theta**-powers
+    if scaling:
+        frequencies = _scaled(frequencies, scaling)
+    angles = torch.outer(torch.arange(seq, dtype=torch.float32, device=device), frequencies)
     return torch.stack((angles.cos(), angles.sin()))
+
+
+def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """frequencies: [head_dim / 2], radians a token."""
+    turns = frequencies * scaling.original_seq_len / (2 * math.pi)  # in the original context
+    kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return torch.lerp(frequencies / scaling.factor, frequencies, kept.clamp(0.0, 1.0))
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Stage(nn.Module):
         this rank's own reading of the data. Returns hidden states, or from the last stage [1] the summed nats in fp32.
         """
         seq_len = targets.shape[1] * self._mesh.cp
-        rotation = rotary_table(seq_len, self.config.head_dim, self.config.rope_theta, targets.device)
+        rotation = rotary_table(seq_len, self.config.head_dim, self.config.rope_theta, targets.device, self.config.rope_scaling)
         rotation, mask = self._here(rotation, document, seq_len)
         if self.tok_embeddings is not None:
             hidden = self.tok_embeddings(hidden)

@@ -20,11 +20,11 @@ SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-BEGIN_OF_TEXT, END_OF_TEXT = "<|begin_of_text|>", "<|end_of_text|>"
+BEGIN_OF_TEXT, END_OF_TEXT, PADDING = "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>"
 _NAMED = {
     0: BEGIN_OF_TEXT,
     1: END_OF_TEXT,
-    4: "<|finetune_right_pad_id|>",
+    4: PADDING,
     6: "<|start_header_id|>",
     7: "<|end_header_id|>",
     8: "<|eom_id|>",

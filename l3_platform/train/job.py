@@ -27,7 +27,7 @@ RESULT_FILE = "result.json"
 _NOT_IDENTITY = frozenset({
     "folder", "output", "keep_checkpoints", "log_every_steps", "threads", "shutdown_seconds", "peak_flops",
     "mlflow_tracking_uri", "mlflow_run_id", "data_parallel_shard", "activation_checkpointing", "compile",
-    "micro_batch_tokens", "hang_seconds",
+    "micro_batch_tokens", "hang_seconds", "tokenizer",
     "tensor_parallel", "context_parallel", "pipeline_parallel", "pipeline_schedule",
     "pipeline_stages_per_rank", "pipeline_micro_batches",
 })  # fmt: skip
@@ -107,6 +107,7 @@ class TrainJob(BaseModel):
     mlflow_run_id: str = ""
     shutdown_seconds: float = Field(8.0, description="between the request to stop and KILL; a checkpoint must fit in it")
     peak_flops: float = Field(0.0, description="of one device, FLOPs a second, for MFU; 0: MFU is not reported")
+    tokenizer: str = Field("", description="path of the tokenizer.json that the final model's folder gets; empty: none")
 
     @classmethod
     def from_settings(cls, settings: TrainSettings, **rest: Any) -> TrainJob:

@@ -192,12 +192,20 @@ class _Run:
         )
         self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+        more = {RESULT_FILE: text, DATA_PLAN: as_text(self.plans)} | self._tokenizer_files()
         export_weights(
             job.model, self.model.whole, job.output, bos_id=job.bos_id, eos_id=job.eos_id, max_seq_len=self.unit,
-            extra_files={RESULT_FILE: text, DATA_PLAN: as_text(self.plans)}, writer=self.here.first,
+            extra_files=more, writer=self.here.first,
         )  # fmt: skip
         self.here.wait()
         return result
+
+    def _tokenizer_files(self) -> dict[str, str]:
+        if not self.job.tokenizer:
+            return {}
+        from l3_platform.tokens.hugging_face import tokenizer_files
+
+        return tokenizer_files(Path(self.job.tokenizer).read_bytes())
 
     def _resume(self) -> Position:
         """Fills the model: from the newest checkpoint, else from the parent's, from `init_from`, or afresh."""
