@@ -18,7 +18,7 @@ def test_what_was_fed_is_each_mixture_s_shares_and_every_token(tmp_path: Path) -
     assert sum(sum(leg["tokens"].values()) for leg in legs) == 8192
     for leg, shares in zip(legs, (job.shares, later.shares), strict=True):
         total = sum(leg["tokens"].values())
-        assert all(abs(leg["tokens"][domain] - share * total) <= leg["slack"] < total / 4 for domain, share in shares.items())
+        assert all(abs(leg["tokens"][domain] - share * total) <= leg["slack"] < total / 5 for domain, share in shares.items())
 
 
 def test_two_changes_in_one_step_leave_the_first_without_tokens(tmp_path: Path) -> None:
