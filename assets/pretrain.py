@@ -59,10 +59,10 @@ def _fed_as_mixed(made: Made) -> Verdict:
     legs = json.loads(files.read(made.dataset.file("consumed.json")))
     facts, good = {}, True
     for leg in legs:
-        total = sum(leg["tokens"].values())
+        total = sum(leg["tokens"].values())  # 0 where two changes fall into one step
         asked = sum(leg["shares"].values())
         for domain, tokens in leg["tokens"].items():
-            share, wanted = tokens / total, leg["shares"].get(domain, 0.0) / asked
+            share, wanted = tokens / max(total, 1), leg["shares"].get(domain, 0.0) / asked
             facts[f"{domain} from {leg['from_tokens']:,} tokens"] = f"{share:.1%} of {total:,}, asked for {wanted:.1%}"
             good = good and abs(tokens - wanted * total) <= leg["slack"]
     recorded = sum(sum(leg["tokens"].values()) for leg in legs)

@@ -208,14 +208,19 @@ def result_of(trained: Dataset) -> TrainResult:
 
 def consumed(job: TrainJob) -> list[dict[str, Any]]:
     """What the run was fed, counted from its ledger: of each mixture that it reached, the shares that were planned and the
-    tokens of each domain. A step that a change falls into counts to the mixture after it, and the interleaving is off by
-    units: a domain's share is met within `slack` tokens."""
+    tokens of each domain. A step that a change falls into counts to the mixture after it, and the interleaving is off by up
+    to three units: a domain's share is met within `slack` tokens."""
     plan = read_plans(job.folder)[-1]
     begun = [(step, mixture) for start, mixture in plan.legs if (step := plan.step_at(start))]
     bounds = [*(step.index for step, _ in begun[1:]), plan.last_step]
     fed = ledger.consumed(job.folder, list(job.data), bounds)
     return [
-        {"from_tokens": step.start, "shares": dict(mixture.shares), "tokens": tokens, "slack": 3 * plan.unit + step.tokens}
+        {
+            "from_tokens": step.start,
+            "shares": dict(mixture.shares),
+            "tokens": tokens,
+            "slack": 3 * plan.unit + max(0, mixture.from_tokens - step.start),
+        }
         for (step, mixture), tokens in zip(begun, fed, strict=True)
     ]
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 MODEL = ModelConfig(vocab_size=256, d_model=64, layers=2, heads=4, kv_heads=2, ffn=192)
 RAMP = (
     Stage(batch_tokens=128, seq_len=16),
-    Stage(from_tokens=8_000, batch_tokens=384, seq_len=32),  # three ranks' worth: two and four share it unevenly
+    Stage(from_tokens=8_000, batch_tokens=320, seq_len=32),  # ten sequences: four ranks share them unevenly
     Stage(from_tokens=40_000, batch_tokens=512, seq_len=64),
 )
 CHANGES = (Mixture(from_tokens=20_001, shares={"web": 0.2, "math": 0.8}), Mixture(from_tokens=50_000, shares={"web": 1.0}))
@@ -78,7 +78,7 @@ def losses(job: TrainJob) -> list[tuple[int, float]]:
 def test_other_numbers_of_ranks_consume_each_token_exactly_once(make_job: MakeJob) -> None:
     whole, broken = make_job("whole"), make_job("broken")
     steps = run(whole, ranks=1)
-    stops = [run(broken, ranks=2, stop_at=10), run(broken, ranks=4, stop_at=100), run(broken, ranks=1, stop_at=150)]
+    stops = [run(broken, ranks=2, stop_at=10), run(broken, ranks=4, stop_at=110), run(broken, ranks=1, stop_at=150)]
     assert run(broken, ranks=2) == steps
     (plan,) = read_plans(broken.folder)
     into_ramp, change = (plan.step_at(tokens).index for tokens in (RAMP[1].from_tokens, CHANGES[0].from_tokens))  # type: ignore[union-attr]
