@@ -7,7 +7,7 @@ import pytest
 
 from l3_platform.parallel import Mesh
 from l3_platform.parallel.schedule import PipelineSchedule
-from tests.parallel.differential import CONFIG, Case, worst_errors
+from tests.parallel.differential import CONFIG, Case, three_steps, worst_errors
 from tests.parallel.planted import BUGS
 from tests.parallel.ranks import in_processes
 
@@ -24,7 +24,9 @@ TWO = [
     *(Case(mesh, options={"activation_checkpointing": True}) for mesh in (Mesh(tp=2), Mesh(cp=2))),
     *(Case(Mesh(pp=2), schedule, document_mask=False) for schedule in SCHEDULES),
     *(Case(Mesh(pp=2), schedule, sequences=5) for schedule in SCHEDULES),  # three of eight rows predict nothing
-    *(Case(Mesh(pp=2), schedule, options={"activation_checkpointing": True}) for schedule in (ONE, INTERLEAVED)),
+    *(Case(Mesh(pp=2), schedule, options={"activation_checkpointing": True}) for schedule in SCHEDULES),
+    Case(Mesh(tp=2), options={"compile_blocks": True}),
+    Case(Mesh(pp=2), ONE, options={"compile_blocks": True}),
 ]
 FOUR = [
     Case(Mesh(dp_replicate=2, dp_shard=2)),
@@ -69,7 +71,6 @@ PLANTED = [
 
 def test_two_ranks_that_share_a_model_have_the_loss_and_every_gradient_of_one_process(tmp_path: Path) -> None:
     errors = in_processes(2, tmp_path, worst_errors, FAST)
-    print(errors)
     assert wrong(errors) == {}
 
 
@@ -77,16 +78,28 @@ def test_two_ranks_that_share_a_model_have_the_loss_and_every_gradient_of_one_pr
 @pytest.mark.parametrize(("world", "cases"), [(2, TWO), (4, FOUR), (8, EIGHT), (16, SIXTEEN)])
 def test_every_composition_has_the_loss_and_every_gradient_of_one_process(world: int, cases: list[Case], tmp_path: Path) -> None:
     errors = in_processes(world, tmp_path, worst_errors, cases)
-    print(errors)
     assert wrong(errors) == {}
 
 
 @pytest.mark.slow
 def test_a_planted_bug_is_noticed(tmp_path: Path) -> None:
     errors = in_processes(2, tmp_path, worst_errors, PLANTED)
-    print(errors)
     assert {name: error for name, error in errors.items() if error < 10 * TOLERANCE} == {}
     assert {case.bug for case in PLANTED} == set(BUGS) and len(errors) == len(PLANTED)
+
+
+def bf16_losses(rank: int, cases: list[Case]) -> dict[str, list[list[float]]]:
+    """Of each case, and of one process in fp32."""
+    expected = three_steps(Case(Mesh()), Mesh(), 0).losses
+    return {case.name: [three_steps(case, case.mesh, rank).losses, expected] for case in cases}
+
+
+@pytest.mark.slow
+def test_bf16_follows_fp32_to_the_precision_of_bf16_under_every_parallelism(tmp_path: Path) -> None:
+    meshes = [(Mesh(cp=2, tp=2), None), (Mesh(pp=2, tp=2), ZBV), (Mesh(dp_shard=2, pp=2), ONE)]
+    cases = [Case(mesh, schedule, options={"precision": "bf16"}) for mesh, schedule in meshes]
+    for got, expected in in_processes(4, tmp_path, bf16_losses, cases).values():
+        assert got == pytest.approx(expected, rel=1e-3) and got != pytest.approx(expected, rel=1e-7)
 
 
 def wrong(errors: dict[str, float]) -> dict[str, float]:
