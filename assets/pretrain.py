@@ -82,6 +82,6 @@ def _trained(build: Build, builder: Callable[..., Built]) -> Built:
             **build.inputs,
             out=build.out,
             settings=build.settings,
-            launch=functools.partial(launched, build.context, build.settings.train),
+            launch=functools.partial(launched, build.context, build.settings),
             tracked=Tracked(build.tracking.uri if run else "", run),
         )

@@ -1,0 +1,104 @@
+"""Training over two hosts in namespaces of their own: a cable that is cut, and a client that is killed."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from l3_platform.launch import launcher_for, run_training
+from l3_platform.settings import Hosts, SettingsError, Train
+from l3_platform.train import TrainJob, TrainResult
+from tests.launch.two_hosts import TwoHosts
+
+needs_root = pytest.mark.skipif(bool(TwoHosts.missing()), reason=TwoHosts.missing())
+MakeJob = Callable[[Path], TrainJob]
+Processes = Callable[..., list[psutil.Process]]
+Losses = Callable[[Path], dict[int, float]]
+
+CLIENT = """
+import sys
+from l3_platform.launch import run_training
+from l3_platform.settings import Hosts, Train
+from l3_platform.train import TrainJob
+job, train, hosts = sys.argv[1:]
+train, hosts = Train.model_validate_json(train), Hosts.model_validate_json(hosts)
+run_training(TrainJob.read(job), train, hosts, on_line=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.fixture
+def hosts() -> Iterator[TwoHosts]:
+    with TwoHosts() as both:
+        yield both
+
+
+@pytest.fixture
+def on_hosts(settings: Train) -> Train:
+    return settings.model_copy(update={"launcher": "hosts", "stall_seconds": 20.0})
+
+
+def step_of(line: str) -> int:
+    return int(line.split()[1].replace(",", "")) if line.startswith("step ") else 0
+
+
+@pytest.mark.slow
+@needs_root
+def test_a_cut_cable_means_a_relaunch_that_ends_with_the_same_loss(
+    make_job: MakeJob, undisturbed: TrainResult, tmp_path: Path, on_hosts: Train, hosts: TwoHosts, losses: Losses
+) -> None:
+    lines: list[str] = []
+
+    def cut_and_mend(line: str) -> None:
+        if step_of(line) >= 50 and not any(step_of(earlier) >= 50 for earlier in lines):
+            hosts.cable("down")
+        if "training stalled: no line of rank 0 for 20 s" in line:
+            hosts.cable("up")
+        lines.append(line)
+
+    assert run_training(make_job(tmp_path), on_hosts, hosts.settings, on_line=cut_and_mend) == undisturbed
+    assert any("relaunching from step-" in line for line in lines)
+    assert sorted(losses(tmp_path)) == list(range(1, 301))
+
+
+@pytest.mark.slow
+@needs_root
+def test_a_killed_client_takes_the_trainers_of_all_hosts_with_it(
+    make_job: MakeJob, tmp_path: Path, on_hosts: Train, hosts: TwoHosts, processes: Processes
+) -> None:
+    make_job(tmp_path).write(tmp_path / "job.json")
+    arguments = [str(tmp_path / "job.json"), on_hosts.model_dump_json(), hosts.settings.model_dump_json()]
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    next(line for line in client.stdout if step_of(line) >= 50)
+    inside = {subprocess.check_output(["ip", "netns", "identify", str(one.pid)], text=True).strip() for one in processes(tmp_path)}
+    assert inside == set(hosts.names) and len(processes(tmp_path)) == 4
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    deadline = time.monotonic() + 15
+    while processes(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes(tmp_path) == []
+
+
+def test_too_few_hosts_are_refused_in_words(on_hosts: Train) -> None:
+    with pytest.raises(SettingsError, match=r"hosts.names: 1 hosts for train.nodes=2"):
+        launcher_for(on_hosts, Hosts(names=("alone",)))
+
+
+def test_ssh_gets_one_line_of_shell_that_means_the_same_there(tmp_path: Path) -> None:
+    from l3_platform.launch.places import on_hosts
+
+    job_file = tmp_path / "a folder's job.json"
+    hosts = Hosts(names=("far-1", "far-2"), interface="ib0")
+    start = on_hosts(hosts, 2)(Train(nodes=2, processes_per_node=8), job_file, tmp_path)[1]
+    assert start.command[:2] == ["ssh", "-o"] and start.command[-2] == "far-2"
+    # As sshd does: the line goes to a shell, which here prints what it would run.
+    line = start.command[-1].replace("exec env", "printf '%s\\n'", 1)
+    words = subprocess.check_output(["sh", "-c", line], text=True).splitlines()
+    assert {"L3_NODE=1", "L3_INTERFACE=ib0", "L3_LIFELINE=120.0"} <= set(words)
+    assert words[words.index("--rdzv-endpoint") + 1] == "far-1:29400" and words[-1] == str(job_file)
