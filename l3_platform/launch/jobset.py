@@ -119,7 +119,7 @@ def _container(name: str, folder: Path, logs: Path, settings: TrainSettings, kub
             {"name": "L3_RESTART", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{RESTART}']"}}},
             *({"name": key, "value": value} for key, value in variables.items()),
         ],
-        "ports": [{"containerPort": kubernetes.port, "name": "rendezvous"}],
+        "ports": [{"containerPort": kubernetes.port, "name": "rendezvous", "protocol": "TCP"}],
         "resources": {
             "requests": {key: value for key, value in requests.items() if value},
             "limits": {key: value for key, value in limits.items() if value},

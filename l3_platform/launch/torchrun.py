@@ -38,6 +38,7 @@ class Torchrun:
         self._place = place
         self._beat_seconds = beat_seconds
         self._agents: list[subprocess.Popen[bytes]] = []
+        self._names: list[str] = []
         self._ranks: set[psutil.Process] = set()
         self._attempt: Attempt | None = None
         self._failed_at: float | None = None
@@ -51,6 +52,7 @@ class Torchrun:
         starts = self._place(self._settings, job_file, self._attempt.path)
         # PR_SET_PDEATHSIG fires when the thread that started a process ends: this one lasts as long as the agents.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="torchrun")
+        self._names = [start.name for start in starts]
         for start in starts:
             self._agents.append(self._starter.submit(_started, start, self._attempt.path / f"{start.name}.log").result())
         if self._beat_seconds:
@@ -103,7 +105,7 @@ class Torchrun:
     def _verdict(self, codes: list[int]) -> State:
         """Of an attempt that is over: what rank 0 left in words, else that processes were lost."""
         assert self._attempt is not None
-        words = [f"agent {node} ended with {_code(code)}" for node, code in enumerate(codes) if code]
+        words = [f"{name} ended with {_code(code)}" for name, code in zip(self._names, codes, strict=True) if code]
         return self._attempt.said() or State("crashed", f"training was lost ({', '.join(words)})")
 
     def _beat(self, agents: list[subprocess.Popen[bytes]], ended: threading.Event) -> None:
