@@ -36,6 +36,11 @@ class Lines:
         self._read = self.path.stat().st_size if self.path.exists() else 0
 
     @property
+    def begun(self) -> bool:
+        """Whether there have been lines."""
+        return self._read > 0
+
+    @property
     def silent_seconds(self) -> float:
         """Since lines were found, or since the file was first looked for."""
         return time.monotonic() - self._last

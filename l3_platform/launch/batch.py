@@ -37,7 +37,9 @@ def main(folder: Path) -> int:
         outcome = State("finished")
     except TrainingStopped as stopped:
         outcome = State("stopped", str(stopped))
-        if signal.SIGINT not in asked and _is_running(slurm_job):
+        if signal.SIGINT not in asked:
+            if not _is_running(slurm_job):
+                return 1  # Slurm has ended the job, or requeues it: its own state says why
             words = _requeued(slurm_job)
             if not words:
                 print(f"{stopped}; back in the queue", flush=True)

@@ -28,6 +28,8 @@ from l3_platform.train.job import TrainJob
 CLIENT_GRACE = 3.0
 # Between the first agent's failure and the end of the others, which mostly notice by themselves.
 SETTLE = 2.0
+# Imports, compilation and the loading of a checkpoint come before the first line: so many times train.stall_seconds.
+STARTING = 10
 
 
 class Torchrun:
@@ -63,13 +65,14 @@ class Torchrun:
         if all(code == 0 for code in codes):
             self.cancel()
             return State("finished")
-        stall = self._settings.stall_seconds
         if not any(codes):
             assert self._attempt is not None
-            if not stall or self._attempt.first_rank.silent_seconds < stall:
+            lines, stall = self._attempt.first_rank, self._settings.stall_seconds
+            if not stall or lines.silent_seconds < stall * (1 if lines.begun else STARTING):
                 return State("running")
+            silent = lines.silent_seconds
             self.cancel()
-            return State("crashed", f"training stalled: no line of rank 0 for {stall:.0f} s (train.stall_seconds)")
+            return State("crashed", f"training stalled: no line of rank 0 for {silent:.0f} s (train.stall_seconds)")
         self._failed_at = self._failed_at or time.monotonic()
         if None in codes and time.monotonic() - self._failed_at < SETTLE:
             return State("running")

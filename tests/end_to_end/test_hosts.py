@@ -14,7 +14,7 @@ def test_the_asset_survives_a_cut_cable_between_its_hosts(world, undisturbed):
     with TwoHosts() as hosts:
         settings = hosts.settings
         world.overrides = (
-            *world.overrides, "train.launcher=hosts", "train.stall_seconds=15", f"hosts.names={','.join(settings.names)}",
+            *world.overrides, "train.launcher=hosts", "train.stall_seconds=10", f"hosts.names={','.join(settings.names)}",
             f"hosts.command={settings.command}", f"hosts.rendezvous={settings.rendezvous}", "hosts.interface=eth0",
         )  # fmt: skip
         run = world.start("run", "--select", "pretrained")

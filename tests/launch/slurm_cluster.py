@@ -38,6 +38,7 @@ ReturnToService=2
 SlurmdTimeout=15
 KillWait=15
 SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1
 SelectType=select/linear
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none

@@ -39,7 +39,7 @@ def hosts() -> Iterator[TwoHosts]:
 
 @pytest.fixture
 def on_hosts(settings: Train) -> Train:
-    return settings.model_copy(update={"launcher": "hosts", "stall_seconds": 20.0})
+    return settings.model_copy(update={"launcher": "hosts", "stall_seconds": 10.0})
 
 
 def step_of(line: str) -> int:
@@ -56,7 +56,7 @@ def test_a_cut_cable_means_a_relaunch_that_ends_with_the_same_loss(
     def cut_and_mend(line: str) -> None:
         if step_of(line) >= 50 and not any(step_of(earlier) >= 50 for earlier in lines):
             hosts.cable("down")
-        if "training stalled: no line of rank 0 for 20 s" in line:
+        if "training stalled: no line of rank 0" in line:
             hosts.cable("up")
         lines.append(line)
 
