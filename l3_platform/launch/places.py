@@ -38,7 +38,10 @@ def here(settings: TrainSettings, job_file: Path, logs: Path) -> list[Start]:
 
 
 def on_hosts(hosts: Hosts, nodes: int) -> Place:
-    """An agent on each of the first `nodes` hosts. Raises SettingsError where there are too few."""
+    """An agent on each of the first `nodes` hosts. Raises SettingsError where there are too few, or no way to run it there."""
+    words = shlex.split(hosts.command)
+    if "{command}" not in words:
+        raise SettingsError(f"setting hosts.command: {hosts.command!r} has no word {{command}}, which stands for what is to run")
     names = hosts.names[:nodes]
     if len(names) < nodes:
         raise SettingsError(f"setting hosts.names: {len(names)} hosts for train.nodes={nodes}; name as many")
@@ -50,8 +53,8 @@ def on_hosts(hosts: Hosts, nodes: int) -> Place:
         for node, name in enumerate(names):
             variables = [f"{key}={value}" for key, value in (shared | {"L3_NODE": str(node)}).items()]
             line = "exec " + shlex.join(["env", *variables, sys.executable, *command])
-            words = {"{host}": name, "{command}": line}
-            starts.append(Start(f"agent-{node:05d}", [words.get(word, word) for word in shlex.split(hosts.command)], {}))
+            there = [line if word == "{command}" else word.replace("{host}", name) for word in words]
+            starts.append(Start(f"agent-{node:05d}", there, {}))
         return starts
 
     return place

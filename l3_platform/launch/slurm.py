@@ -48,7 +48,7 @@ class SlurmJob:
         self._settings = settings
         self._slurm = slurm
         self._job: TrainJob | None = None
-        self._id = ""
+        self._id, self._submitted = "", False
         self._state, self._said, self._asked_at = "", "", 0.0
         self._lines = Lines(Path())
         self._news: list[str] = []
@@ -67,6 +67,7 @@ class SlurmJob:
         job.write(folder / "job.json")
         write_text(folder / SETTINGS_FILE, self._settings.model_dump_json(indent=2) + "\n")
         write_text(folder / "sbatch.sh", script(folder, self._settings, self._slurm))
+        self._submitted = True
         self._id = _run("sbatch", "--parsable", str(folder / "sbatch.sh")).partition(";")[0]
         self._lines = Lines(folder / "logs" / f"slurm-{self._id}.log")
         self._news.append(f"submitted Slurm job {self._id} ({folder})")
@@ -83,6 +84,8 @@ class SlurmJob:
 
     def cancel(self) -> None:
         """SIGINT first, for a checkpoint within shutdown_seconds whatever the cluster's KillWait; then scancel."""
+        if self._submitted and not self._id:  # interrupted while sbatch was at work
+            self._id = _living(job_name(self._folder))
         if not self._id or self._gone(0.0):
             return
         try:
@@ -156,8 +159,8 @@ def _state_of(job: str) -> tuple[str, str]:
 
 
 def _signal(*arguments: str) -> None:
-    """A job that has just ended is no error."""
-    subprocess.run(["scancel", *arguments], capture_output=True)
+    """A job that has just ended is no error. A Ctrl-C in the terminal does not reach scancel."""
+    subprocess.run(["scancel", *arguments], capture_output=True, start_new_session=True)
 
 
 def _run(*command: str) -> str:

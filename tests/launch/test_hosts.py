@@ -85,6 +85,22 @@ def test_a_killed_client_takes_the_trainers_of_all_hosts_with_it(
     assert processes(tmp_path) == []
 
 
+def test_an_agent_ends_once_its_client_is_silent_and_not_before() -> None:
+    code = "from l3_platform.launch.agent import _watch; _watch(0, 1.0, 5.0)"
+    agent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    assert agent.stdin is not None and agent.stderr is not None
+    for _ in range(10):
+        agent.stdin.write(b".")
+        time.sleep(0.2)
+    assert agent.poll() is None
+    assert agent.wait(20) == -signal.SIGTERM and b"or is gone" in agent.stderr.read()
+
+
+def test_a_command_that_runs_nothing_is_refused_in_words(on_hosts: Train) -> None:
+    with pytest.raises(SettingsError, match=r"hosts.command: 'ssh \{host\}' has no word \{command\}"):
+        launcher_for(on_hosts, Hosts(names=("a", "b"), command="ssh {host}"))
+
+
 def test_too_few_hosts_are_refused_in_words(on_hosts: Train) -> None:
     with pytest.raises(SettingsError, match=r"hosts.names: 1 hosts for train.nodes=2"):
         launcher_for(on_hosts, Hosts(names=("alone",)))
@@ -94,9 +110,9 @@ def test_ssh_gets_one_line_of_shell_that_means_the_same_there(tmp_path: Path) ->
     from l3_platform.launch.places import on_hosts
 
     job_file = tmp_path / "a folder's job.json"
-    hosts = Hosts(names=("far-1", "far-2"), interface="ib0")
+    hosts = Hosts(names=("far-1", "far-2"), command="ssh -o BatchMode=yes l3@{host} {command}", interface="ib0")
     start = on_hosts(hosts, 2)(Train(nodes=2, processes_per_node=8), job_file, tmp_path)[1]
-    assert start.command[:2] == ["ssh", "-o"] and start.command[-2] == "far-2"
+    assert start.command[:2] == ["ssh", "-o"] and start.command[-2] == "l3@far-2"
     # As sshd does: the line goes to a shell, which here prints what it would run.
     line = start.command[-1].replace("exec env", "printf '%s\\n'", 1)
     words = subprocess.check_output(["sh", "-c", line], text=True).splitlines()
