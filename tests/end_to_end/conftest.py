@@ -51,7 +51,7 @@ class World:
     def arguments(self, *command: str) -> list[str]:
         return [L3, *command, *(part for override in self.overrides for part in ("--set", override))]
 
-    def l3(self, *command: str, timeout: float = 1500.0) -> subprocess.CompletedProcess[str]:
+    def l3(self, *command: str, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.arguments(*command),
             env=self.environment,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from l3_platform.launch import launcher_for, run_training
 from l3_platform.settings import Hosts, SettingsError, Train
 from l3_platform.train import TrainJob, TrainResult
+from tests.launch.ssh_server import SshServer
 from tests.launch.two_hosts import TwoHosts
 
 needs_root = pytest.mark.skipif(bool(TwoHosts.missing()), reason=TwoHosts.missing())
@@ -40,6 +42,23 @@ def hosts() -> Iterator[TwoHosts]:
 @pytest.fixture
 def on_hosts(settings: Train) -> Train:
     return settings.model_copy(update={"launcher": "hosts", "stall_seconds": 10.0})
+
+
+@contextmanager
+def client_of(job: TrainJob, train: Train, hosts: Hosts) -> Iterator[subprocess.Popen[str]]:
+    """`run_training` in a process of its own, that is to end in the block."""
+    path = Path(job.folder).with_name("job.json")
+    job.write(path)
+    arguments = [str(path), train.model_dump_json(), hosts.model_dump_json()]
+    with subprocess.Popen([sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.PIPE, text=True) as client:
+        yield client
+
+
+def gone_within(seconds: float, processes: Processes, folder: Path) -> bool:
+    deadline = time.monotonic() + seconds
+    while processes(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not processes(folder)
 
 
 def step_of(line: str) -> int:
@@ -70,19 +89,33 @@ def test_a_cut_cable_means_a_relaunch_that_ends_with_the_same_loss(
 def test_a_killed_client_takes_the_trainers_of_all_hosts_with_it(
     make_job: MakeJob, tmp_path: Path, on_hosts: Train, hosts: TwoHosts, processes: Processes
 ) -> None:
-    make_job(tmp_path).write(tmp_path / "job.json")
-    arguments = [str(tmp_path / "job.json"), on_hosts.model_dump_json(), hosts.settings.model_dump_json()]
-    client = subprocess.Popen([sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.PIPE, text=True)
-    assert client.stdout is not None
-    next(line for line in client.stdout if step_of(line) >= 50)
-    inside = {subprocess.check_output(["ip", "netns", "identify", str(one.pid)], text=True).strip() for one in processes(tmp_path)}
-    assert inside == set(hosts.names) and len(processes(tmp_path)) == 4
-    client.send_signal(signal.SIGKILL)
-    client.wait()
-    deadline = time.monotonic() + 15
-    while processes(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes(tmp_path) == []
+    with client_of(make_job(tmp_path), on_hosts, hosts.settings) as client:
+        assert client.stdout is not None
+        next(line for line in client.stdout if step_of(line) >= 50)
+        running = [str(process.pid) for process in processes(tmp_path)]
+        inside = {subprocess.check_output(["ip", "netns", "identify", pid], text=True).strip() for pid in running}
+        assert inside == set(hosts.names) and len(running) == 4
+        client.send_signal(signal.SIGKILL)
+    assert gone_within(15, processes, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(SshServer.missing()), reason=SshServer.missing())
+def test_ssh_survives_a_killed_rank_and_a_killed_client_takes_all_with_it(
+    make_job: MakeJob, tmp_path: Path, on_hosts: Train, processes: Processes
+) -> None:
+    """Behind ssh the client sees no process but ssh itself."""
+    with SshServer(tmp_path) as server:
+        hosts = Hosts(names=("127.0.0.1", "localhost"), command=server.command, interface="lo", port=29488)
+        with client_of(make_job(tmp_path), on_hosts, hosts) as client:
+            assert client.stdout is not None
+            next(line for line in client.stdout if step_of(line) >= 50)
+            processes(tmp_path, "l3_platform.train")[-1].kill()
+            next(line for line in client.stdout if "relaunching from step-" in line)
+            next(line for line in client.stdout if step_of(line) >= 60)
+            assert len(processes(tmp_path, "l3_platform.train")) == 2
+            client.send_signal(signal.SIGKILL)
+        assert gone_within(15, processes, tmp_path)
 
 
 def test_an_agent_ends_once_its_client_is_silent_and_not_before() -> None:

@@ -178,21 +178,3 @@ def test_a_failure_that_would_repeat_fails_the_set_without_a_restart(
         run_training(diverging, on_kubernetes, cluster.settings, on_line=seen.append)
     assert not any("restarted" in line for line in seen) and any("== pods.log" in line for line in seen)
     assert not cluster.exists(tmp_path) and processes(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_an_interrupt_deletes_the_jobset_after_a_checkpoint(
-    make_job: MakeJob, tmp_path: Path, settings: Train, cluster: Simulated, processes: Processes, losses: Losses
-) -> None:
-    (cluster.folder / "run-pods").touch()
-
-    def interrupt(line: str) -> None:
-        if line.startswith("step      50"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_training(
-            make_job(tmp_path), settings.model_copy(update={"launcher": "kubernetes"}), cluster.settings, on_line=interrupt
-        )
-    assert not cluster.exists(tmp_path) and processes(tmp_path) == []
-    assert max(int(path.name[5:]) for path in (tmp_path / "run").glob("step-*[0-9]")) == max(losses(tmp_path)) >= 50
