@@ -16,7 +16,6 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._read = 0
-        self._last = time.monotonic()
 
     def new(self) -> list[str]:
         """Since the last call."""
@@ -26,24 +25,12 @@ class Lines:
             file.seek(self._read)
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
-        if whole:
-            self._read += len(whole)
-            self._last = time.monotonic()
+        self._read += len(whole)
         return whole.decode(errors="replace").splitlines()
 
     def skip(self) -> None:
         """Whoever comes later does not get what was there before."""
         self._read = self.path.stat().st_size if self.path.exists() else 0
-
-    @property
-    def begun(self) -> bool:
-        """Whether there have been lines."""
-        return self._read > 0
-
-    @property
-    def silent_seconds(self) -> float:
-        """Since lines were found, or since the file was first looked for."""
-        return time.monotonic() - self._last
 
 
 class Attempt:
@@ -51,7 +38,9 @@ class Attempt:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.first_rank = Lines(path / "rank-00000.log")
+        self._first_rank = Lines(path / "rank-00000.log")
+        self._progress_at = time.monotonic()
+        self.stepped = False
 
     @classmethod
     def new(cls, job: TrainJob) -> Attempt:
@@ -64,6 +53,21 @@ class Attempt:
     def newest(cls, job: TrainJob) -> Attempt | None:
         paths = sorted(_folder(job).glob("attempt-*"), key=_order)
         return cls(paths[-1]) if paths else None
+
+    def lines(self) -> list[str]:
+        """Rank 0's, since the last call."""
+        lines = self._first_rank.new()
+        if any(line.startswith("step ") for line in lines):  # others, such as retries of MLflow, are no progress
+            self._progress_at, self.stepped = time.monotonic(), True
+        return lines
+
+    def skip(self) -> None:
+        self._first_rank.skip()
+
+    @property
+    def stalled_seconds(self) -> float:
+        """Since rank 0's last step among the lines, or since the attempt was opened."""
+        return time.monotonic() - self._progress_at
 
     def said(self) -> State | None:
         """Rank 0's last word, from its status.json; None where it left none."""

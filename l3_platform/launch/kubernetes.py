@@ -42,7 +42,7 @@ class KubernetesJobSet:
         self._state, self._said, self._asked_at = State("running"), "", 0.0
         self._attempt = Attempt.newest(job)
         if self._attempt:
-            self._attempt.first_rank.skip()
+            self._attempt.skip()
         found = self._get()
         if found and not _condition(found, *ENDED):
             self._news.append(f"found JobSet {self._name} again ({folder})")
@@ -69,11 +69,11 @@ class KubernetesJobSet:
     def logs(self) -> list[str]:
         news, self._news = self._news, []
         if self._attempt:
-            news += self._attempt.first_rank.new()
+            news += self._attempt.lines()
         newest = Attempt.newest(self._job) if self._job else None
         if newest and (self._attempt is None or newest.path != self._attempt.path):
             self._attempt = newest
-            news += newest.first_rank.new()
+            news += newest.lines()
         return news
 
     def tail(self, lines: int = 20) -> str:

@@ -28,7 +28,7 @@ from l3_platform.train.job import TrainJob
 CLIENT_GRACE = 3.0
 # Between the first agent's failure and the end of the others, which mostly notice by themselves.
 SETTLE = 2.0
-# Imports, compilation and the loading of a checkpoint come before the first line: so many times train.stall_seconds.
+# Imports, compilation and the loading of a checkpoint come before the first step: so many times train.stall_seconds.
 STARTING = 10
 
 
@@ -67,12 +67,11 @@ class Torchrun:
             return State("finished")
         if not any(codes):
             assert self._attempt is not None
-            lines, stall = self._attempt.first_rank, self._settings.stall_seconds
-            if not stall or lines.silent_seconds < stall * (1 if lines.begun else STARTING):
+            stalled, limit = self._attempt.stalled_seconds, self._settings.stall_seconds
+            if not limit or stalled < limit * (1 if self._attempt.stepped else STARTING):
                 return State("running")
-            silent = lines.silent_seconds
             self.cancel()
-            return State("crashed", f"training stalled: no line of rank 0 for {silent:.0f} s (train.stall_seconds)")
+            return State("crashed", f"training stalled: no step for {stalled:.0f} s (train.stall_seconds)")
         self._failed_at = self._failed_at or time.monotonic()
         if None in codes and time.monotonic() - self._failed_at < SETTLE:
             return State("running")
@@ -100,7 +99,7 @@ class Torchrun:
                 self._starter.shutdown()
 
     def logs(self) -> list[str]:
-        return self._attempt.first_rank.new() if self._attempt else []
+        return self._attempt.lines() if self._attempt else []
 
     def tail(self, lines: int = 20) -> str:
         return self._attempt.tail(lines) if self._attempt else ""
