@@ -20,7 +20,6 @@ from tests.launch.two_hosts import TwoHosts
 needs_root = pytest.mark.skipif(bool(TwoHosts.missing()), reason=TwoHosts.missing())
 MakeJob = Callable[[Path], TrainJob]
 Processes = Callable[..., list[psutil.Process]]
-Losses = Callable[[Path], dict[int, float]]
 
 CLIENT = """
 import sys
