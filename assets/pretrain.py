@@ -183,7 +183,7 @@ def _trained(build: Build, builder: Callable[..., Built]) -> Built:
 
 
 def _launch(build: Build) -> Callable[..., Any]:
-    return functools.partial(launched, build.context, build.settings.train, notes=build.notes)
+    return functools.partial(launched, build.context, build.settings, notes=build.notes)
 
 
 def _tracked(build: Build, run: str) -> Any:

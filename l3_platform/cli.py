@@ -195,6 +195,19 @@ def plan(
 
 
 @app.command()
+def manifest(
+    asset: Annotated[str, typer.Argument(help="The training: pretrained or annealed.")] = "pretrained",
+    profile: Profile = "demo",
+    overrides: Set = None,
+) -> None:
+    """Print what train.launcher would submit: a script for sbatch, a JobSet for kubectl, or the agents' commands."""
+    from l3_platform.launch.dry_run import submission
+
+    folder = settings_module.home() / "checkpoints" / f"{asset}-FINGERPRINT"
+    typer.echo(submission(settings_module.load(profile, overrides or []), folder), nl=False)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is missing on this machine, in words."""
     from l3_platform import doctor

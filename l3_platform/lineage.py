@@ -121,7 +121,8 @@ FILE_SETTINGS = {
 # Settings of how a run is carried out: they change its pace and its place, never what comes out.
 OPERATIONAL_SETTINGS = {
     *("train.launcher", "train.max_restarts", "train.shutdown_seconds", "train.log_every_steps", "train.keep_checkpoints"),
-    *("train.checkpoint_every_tokens", "train.peak_flops", "train.hang_seconds", "scaling.workers", "long_context.required"),
+    *("train.checkpoint_every_tokens", "train.peak_flops", "train.hang_seconds", "train.stall_seconds", "scaling.workers"),
+    "long_context.required",
     *("annotator.url", "annotator.api_key_variable", "annotator.timeout_seconds", "annotator.retries", "annotator.concurrency"),
     *("annotator.prompt_price", "annotator.completion_price"),
 }

@@ -304,9 +304,16 @@ class Train(Section):
     checkpoint_every_tokens: int = 262_144
     keep_checkpoints: int = 3
     log_every_steps: int = 1
-    launcher: Literal["local", "slurm", "kubernetes"] = "local"
+    launcher: Literal["local", "hosts", "slurm", "kubernetes"] = Field(
+        default="local", description="torchrun agents here, or on machines as the section of that name says"
+    )
     max_restarts: int = Field(default=3, description="whole-job relaunches from the newest complete checkpoint")
     shutdown_seconds: float = Field(default=8.0, description="torchrun's grace between TERM and KILL; a checkpoint must fit in it")
+    stall_seconds: float = Field(
+        default=1800.0,
+        ge=0,
+        description="without a logged step, ten times as long before the first, that count as lost; 0: never",
+    )
     threads: int = Field(default=1, description="CPU threads a rank")
     micro_batch_tokens: int = Field(default=0, description="tokens a rank and forward pass; 0: its whole batch at once")
     peak_flops: float = Field(default=0.0, description="of one device, FLOPs a second, for MFU in the metrics; 0: not reported")
@@ -363,6 +370,59 @@ class LongContext(Section):
             if stage.tokens < stage.seq_len:
                 raise ValueError(f"{stage.tokens} tokens are less than one sequence of {stage.seq_len}")
         return self
+
+
+class Hosts(Section):
+    """train.launcher=hosts: machines without a scheduler, which see this package and `L3_HOME` under the same paths."""
+
+    names: tuple[str, ...] = Field(default=(), description="train.nodes machines; the first carries the rendezvous")
+    command: str = Field(
+        default="ssh -o BatchMode=yes -o ServerAliveInterval=15 {host} {command}",
+        description="runs `{command}`, one line of shell, on `{host}`, and passes its standard input on",
+    )
+    rendezvous: str = Field(default="", description="address of the first host as the others reach it; empty: its name")
+    port: int = Field(default=29400, description="of the rendezvous")
+    interface: str = Field(default="", description="network interface of the collectives, the same on all; empty: theirs to choose")
+    silence_seconds: float = Field(default=120.0, gt=0, description="agents that do not hear from the client for so long end")
+
+
+class Slurm(Section):
+    """train.launcher=slurm: what sbatch asks for. `L3_HOME` and this package must be on storage that all nodes see."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    time_limit: str = Field(default="", description="as sbatch takes it, such as 2-00:00:00; empty: the partition's")
+    gpus_per_node: int = Field(default=0, ge=0, description="0: none asked for")
+    cpus_per_node: int = Field(default=0, ge=0, description="0: none asked for")
+    exclusive: bool = Field(default=False, description="whole nodes")
+    stop_seconds: int = Field(default=0, ge=0, description="before the time limit, to save and be requeued; 0: as shutdown needs")
+    options: tuple[str, ...] = Field(default=(), description="further options of sbatch, such as --reservation=llama")
+    setup: tuple[str, ...] = Field(default=(), description="lines of shell before training, such as `module load cuda`")
+    poll_seconds: float = Field(default=10.0, gt=0, description="between questions to Slurm's controller")
+
+
+class Kubernetes(Section):
+    """train.launcher=kubernetes: a JobSet (jobset.x-k8s.io), one pod a node, by kubectl."""
+
+    image: str = Field(default="", description="with this package installed; required")
+    namespace: str = "default"
+    context: str = Field(default="", description="of kubectl's configuration; empty: its current one")
+    claim: str = Field(default="", description="PersistentVolumeClaim (ReadWriteMany) that holds L3_HOME; required")
+    mount: str = Field(default="", description="where pods mount the claim; empty: at L3_HOME as it is here")
+    gpus: int = Field(default=0, ge=0, description="a pod, as nvidia.com/gpu")
+    cpus: str = Field(default="", description="requested a pod, such as 64 or 500m")
+    memory: str = Field(default="", description="requested a pod and its limit, such as 900Gi")
+    shared_memory: str = Field(default="16Gi", description="size of /dev/shm, at most")
+    service_account: str = ""
+    queue: str = Field(default="", description="Kueue's LocalQueue; empty: no Kueue")
+    priority_class: str = ""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerate: tuple[str, ...] = Field(default=(), description="keys of taints that pods tolerate, such as nvidia.com/gpu")
+    environment: dict[str, str] = Field(default_factory=dict, description="variables of every pod, such as NCCL's")
+    exclusive_topology: str = Field(default="", description="node label that one JobSet has for itself, such as a rack's")
+    port: int = Field(default=29400, description="of the rendezvous")
+    poll_seconds: float = Field(default=10.0, gt=0, description="between questions to the API server")
 
 
 class Anneal(Section):
@@ -430,6 +490,9 @@ class Settings(Section):
     model: Model = Model()
     train: Train = Train()
     long_context: LongContext = LongContext()
+    hosts: Hosts = Hosts()
+    slurm: Slurm = Slurm()
+    kubernetes: Kubernetes = Kubernetes()
     anneal: Anneal = Anneal()
     evaluate: Evaluate = Evaluate()
     engine: Engine = Engine()

@@ -1,14 +1,20 @@
 """One torchrun agent that cannot outlive its client: `python -m l3_platform.launch.agent ARGUMENTS OF TORCHRUN`.
 
-When the client's thread ends, Linux sends SIGTERM; where the client's process ends, the pipe that only it holds open
-closes, everywhere. torchrun passes SIGTERM on to its ranks, which save a checkpoint, and kills them after its shutdown
-timeout. An agent that is not gone by then ends itself, and with it its ranks.
+Its standard input is its lifeline, on this machine as through ssh or srun: it ends when the client closes it, when the
+client is gone, or, where that was asked for, when the client has been silent for too long. On the same machine Linux sends
+SIGTERM as well once the client's thread ends. torchrun passes SIGTERM on to its ranks, which save a checkpoint, and kills
+them after its shutdown timeout. An agent that is not gone by then ends itself, and with it its ranks.
+
+The agent knows its place from `L3_NODE`, or from what Slurm and Kubernetes tell a process; node 0 hosts the rendezvous.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,28 +22,77 @@ import time
 from l3_platform.launch.kernel_log import keep_kernel_lines
 from l3_platform.train.lifeline import die_with_parent
 
+EXIT_FAILED = 64
+# Where one command line starts the agents of all nodes, these tell them apart.
+NODE_VARIABLES = ("L3_NODE", "SLURM_NODEID", "JOB_COMPLETION_INDEX")
+
 
 def main() -> None:
-    die_with_parent(int(os.environ["L3_CLIENT_PID"]), signal.SIGTERM)
-    pipe, grace = int(os.environ.pop("L3_WATCH_FD")), float(os.environ.pop("L3_SHUTDOWN_SECONDS"))
-    threading.Thread(target=_watch, args=(pipe, grace), daemon=True).start()
+    if client := os.environ.pop("L3_CLIENT_PID", ""):
+        die_with_parent(int(client), signal.SIGTERM)
+    if silence := os.environ.pop("L3_LIFELINE", ""):
+        pipe = os.dup(0)  # the ranks must not read from it
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        grace = float(os.environ.pop("L3_SHUTDOWN_SECONDS"))
+        threading.Thread(target=_watch, args=(pipe, float(silence), grace), daemon=True).start()
     os.environ["L3_AGENT_PID"] = str(os.getpid())
+    arguments = [*_place(), *sys.argv[1:]]
+
+    os.makedirs(os.environ["L3_LOG_DIR"], exist_ok=True)
 
     from torch.distributed.run import main as torchrun
 
     started = time.monotonic()
     try:
-        torchrun(sys.argv[1:])
+        torchrun(arguments)
     except BaseException:
-        if folder := os.environ.get("L3_LOG_DIR"):
-            keep_kernel_lines(folder, int(os.environ.get("L3_NODE", "0")), started)
+        keep_kernel_lines(os.environ["L3_LOG_DIR"], int(_node()), started)
         raise
+    finally:
+        _exit_by_word()
 
 
-def _watch(pipe: int, grace: float) -> None:
-    """Nothing is ever written to the pipe: a read returns when the client is gone."""
-    os.read(pipe, 1)
-    print("the client is gone; stopping", file=sys.stderr, flush=True)
+def _place() -> list[str]:
+    """Options of torchrun that differ from node to node."""
+    options = ["--rdzv-conf", f"is_host={int(_node() == '0')}"]
+    if interface := os.environ.pop("L3_INTERFACE", ""):
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
+        options += ["--local-addr", _address(interface)]
+    return options
+
+
+def _node() -> str:
+    return next(os.environ[name] for name in NODE_VARIABLES if name in os.environ)
+
+
+def _address(interface: str) -> str:
+    import psutil
+
+    known = psutil.net_if_addrs()
+    for address in known.get(interface, ()):
+        if address.family == socket.AF_INET:
+            return address.address
+    sys.exit(f"this host has no network interface {interface!r} with an IPv4 address; it has {', '.join(sorted(known))}")
+
+
+def _exit_by_word() -> None:
+    """Where nobody reads rank 0's word but a controller that knows exit codes: EXIT_FAILED, if training would fail again."""
+    status = os.path.join(os.environ["L3_LOG_DIR"], "status.json")
+    deadline = time.monotonic() + float(os.environ.get("L3_WORD_SECONDS", "0"))
+    while time.monotonic() < deadline:
+        if os.path.exists(status):
+            with open(status, encoding="utf-8") as file:
+                if json.load(file)["state"] == "failed":
+                    os._exit(EXIT_FAILED)
+            return
+        time.sleep(0.1)
+
+
+def _watch(pipe: int, silence: float, grace: float) -> None:
+    """Returns never: what the client writes says only that it lives; `silence` 0 waits for the end of the pipe alone."""
+    while select.select([pipe], [], [], silence or None)[0] and os.read(pipe, 4096):
+        pass
+    print("the client asked to stop, or is gone; stopping", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace + 2)
     os._exit(1)

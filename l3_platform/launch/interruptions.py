@@ -123,7 +123,7 @@ def read_interruptions(folder: str | Path) -> list[Interruption]:
 
 
 def _begin(folder: Path) -> Attempt:
-    number = max((int(path.name.rpartition("-")[2]) for path in folder.glob("logs/attempt-*")), default=0) + 1
+    number = max((int(path.name.rpartition("-")[2].partition(".")[0]) for path in folder.glob("logs/attempt-*")), default=0) + 1
     attempt = Attempt(number=number, host=socket.gethostname(), pid=os.getpid(), started=_now())
     _write_attempts(folder, [*read_attempts(folder), attempt])
     _mark_restart(folder, attempt.started)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from l3_platform.train.job import TrainJob
@@ -38,3 +41,9 @@ class Launcher(Protocol):
     def tail(self, lines: int = 20) -> str:
         """The last lines of every process of the attempt, each under its name: what to read after a failure."""
         ...
+
+
+def job_name(folder: Path) -> str:
+    """What a scheduler calls the job of a folder: the same for every client, no other folder's, and a DNS label."""
+    readable = re.sub(r"[^a-z0-9]+", "-", folder.name.lower())[:24].strip("-")
+    return f"l3-{readable}-{hashlib.blake2b(str(folder).encode(), digest_size=5).hexdigest()}"

@@ -1,27 +1,26 @@
-"""Torchrun on this machine: so many agents, as if each were a node, joined by a c10d rendezvous on the loopback.
+"""Torchrun agents that this process starts and holds: on this machine, on hosts, or by srun (`places.py`).
 
-Each agent leads a session of its own. Nothing outlives the client: agents get SIGTERM when it goes (`agent.py`), ranks
-SIGKILL when their agent goes (`train/lifeline.py`). torchrun's own restarts are off: with two agents on one host a lost
-rank did not recover by them, so the whole job is relaunched by the client.
+Nothing outlives the client: agents stop when their lifeline ends (`agent.py`), ranks get SIGKILL when their agent goes
+(`train/lifeline.py`). torchrun's own restarts are off: with two agents on one host a lost rank did not recover by them,
+so the whole job is relaunched.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import subprocess
-import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 
-import l3_platform
+from l3_platform.launch.attempts import Attempt
 from l3_platform.launch.hangs import hung_ranks
+from l3_platform.launch.places import Place, Start
 from l3_platform.launch.protocol import State
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.job import TrainJob
@@ -30,36 +29,37 @@ from l3_platform.train.job import TrainJob
 CLIENT_GRACE = 3.0
 # Between the first agent's failure and the end of the others, which mostly notice by themselves.
 SETTLE = 2.0
+# Imports, compilation and the loading of a checkpoint come before the first step: so many times train.stall_seconds.
+STARTING = 10
 
 
-class LocalTorchrun:
-    """A `Launcher`. One attempt at a time; logs go to `logs/attempt-3/` in the job's folder."""
+class Torchrun:
+    """A `Launcher`. `beat_seconds`: how often the agents are told that the client lives; 0: never."""
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, place: Place, beat_seconds: float = 0.0) -> None:
         self._settings = settings
+        self._place = place
+        self._beat_seconds = beat_seconds
         self._agents: list[subprocess.Popen[bytes]] = []
+        self._names: list[str] = []
         self._ranks: set[psutil.Process] = set()
-        self._watch = -1
-        self._logs = Path()
-        self._read = 0
+        self._attempt: Attempt | None = None
         self._failed_at: float | None = None
+        self._ended = threading.Event()
 
     def submit(self, job: TrainJob) -> None:
-        folder = Path(job.folder)
-        attempts = [int(path.name.rpartition("-")[2]) for path in folder.glob("logs/attempt-*")]
-        self._logs = folder / "logs" / f"attempt-{max(attempts, default=0) + 1}"
-        self._logs.mkdir(parents=True)
-        job.write(folder / "job.json")
-        self._read, self._failed_at, self._ranks, self._agents = 0, None, set(), []
-        port = _free_port()
-        inner, self._watch = os.pipe()
+        self._attempt = Attempt.new(job)
+        job_file = Path(job.folder).absolute() / "job.json"
+        job.write(job_file)
+        self._failed_at, self._ranks, self._agents, self._ended = None, set(), [], threading.Event()
+        starts = self._place(self._settings, job_file, self._attempt.path)
         # PR_SET_PDEATHSIG fires when the thread that started a process ends: this one lasts as long as the agents.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="torchrun")
-        try:
-            for node in range(self._settings.nodes):
-                self._agents.append(self._starter.submit(self._start, node, port, folder / "job.json", inner).result())
-        finally:
-            os.close(inner)
+        self._names = [start.name for start in starts]
+        for start in starts:
+            self._agents.append(self._starter.submit(_started, start, self._attempt.path / f"{start.name}.log").result())
+        if self._beat_seconds:
+            threading.Thread(target=self._beat, args=(self._agents, self._ended), daemon=True).start()
 
     def poll(self) -> State:
         codes = [agent.poll() for agent in self._agents]
@@ -67,7 +67,12 @@ class LocalTorchrun:
             self.cancel()
             return State("finished")
         if not any(codes):
-            return State("running")
+            assert self._attempt is not None
+            stalled, limit = self._attempt.stalled_seconds, self._settings.stall_seconds
+            if not limit or stalled < limit * (1 if self._attempt.stepped else STARTING):
+                return State("running")
+            self.cancel()
+            return State("crashed", f"training stalled: no step for {stalled:.0f} s (train.stall_seconds)")
         self._failed_at = self._failed_at or time.monotonic()
         if None in codes and time.monotonic() - self._failed_at < SETTLE:
             return State("running")
@@ -76,89 +81,56 @@ class LocalTorchrun:
 
     def cancel(self) -> None:
         self._remember_ranks()
+        self._ended.set()
         try:
-            self._signal_agents(signal.SIGTERM)
+            for agent in self._agents:
+                with contextlib.suppress(OSError):
+                    agent.stdin.close()  # type: ignore[union-attr]
             self._wait(self._settings.shutdown_seconds + CLIENT_GRACE)
         finally:  # a second interrupt during the wait must still leave nothing alive
             self._remember_ranks()
-            self._signal_agents(signal.SIGKILL)
+            self._kill_agents()
             for rank in self._ranks:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     rank.kill()
             for agent in self._agents:
                 agent.wait()
             psutil.wait_procs(self._ranks, timeout=5)
-            if self._watch >= 0:
-                os.close(self._watch)
-                self._watch = -1
+            if self._agents:
                 self._starter.shutdown()
 
     def logs(self) -> list[str]:
-        path = self._logs / "rank-00000.log"
-        if not path.exists():
-            return []
-        with open(path, "rb") as file:
-            file.seek(self._read)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._read += len(whole)
-        return whole.decode(errors="replace").splitlines()
+        return self._attempt.lines() if self._attempt else []
 
     def tail(self, lines: int = 20) -> str:
-        parts = []
-        for path in sorted(self._logs.glob("*.log")):
-            last = path.read_text(errors="replace").splitlines()[-lines:]
-            parts.append("\n".join([f"== {path.name} of {self._logs.name}", *last]))
-        return "\n".join(parts)
-
-    def _start(self, node: int, port: int, job_file: Path, watch: int) -> subprocess.Popen[bytes]:
-        settings = self._settings
-        command = [
-            sys.executable, "-m", "l3_platform.launch.agent",
-            "--nnodes", str(settings.nodes), "--nproc-per-node", str(settings.processes_per_node),
-            "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "l3",
-            "--local-addr", "127.0.0.1", "--max-restarts", "0",
-            "--shutdown-timeout", str(max(1, round(settings.shutdown_seconds))),
-            "-m", "l3_platform.train", "--job", str(job_file),
-        ]  # fmt: skip
-        root = str(Path(l3_platform.__file__).parents[1])
-        environment = os.environ | {
-            "L3_CLIENT_PID": str(os.getpid()),
-            "L3_WATCH_FD": str(watch),
-            "L3_SHUTDOWN_SECONDS": str(settings.shutdown_seconds),
-            "L3_LOG_DIR": str(self._logs.absolute()),
-            "L3_NODE": str(node),
-            "OMP_NUM_THREADS": str(settings.threads),
-            "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
-        }
-        with open(self._logs / f"agent-{node:05d}.log", "ab") as log:
-            return subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                pass_fds=(watch,), start_new_session=True,
-            )  # fmt: skip
+        return self._attempt.tail(lines) if self._attempt else ""
 
     def _verdict(self, codes: list[int]) -> State:
-        """Of an attempt that is over: what rank 0 left in words, else that processes were lost."""
-        status = self._logs / "status.json"
-        if status.exists():
-            said = json.loads(status.read_text())
-            return State(said["state"], said["message"])
-        words = [f"agent {node} ended with {_code(code)}" for node, code in enumerate(codes) if code]
-        if hung := hung_ranks(self._logs):
+        """Of an attempt that is over: what rank 0 left in words, else that processes hung or were lost."""
+        assert self._attempt is not None
+        if said := self._attempt.said():
+            return said
+        if hung := hung_ranks(self._attempt.path):
             return State("crashed", f"training hung ({hung})")
+        words = [f"{name} ended with {_code(code)}" for name, code in zip(self._names, codes, strict=True) if code]
         return State("crashed", f"training was lost ({', '.join(words)})")
+
+    def _beat(self, agents: list[subprocess.Popen[bytes]], ended: threading.Event) -> None:
+        while not ended.wait(self._beat_seconds):
+            for agent in agents:
+                with contextlib.suppress(OSError, ValueError):  # gone, or closed by now
+                    agent.stdin.write(b".")  # type: ignore[union-attr]
 
     def _remember_ranks(self) -> None:
         for agent in self._agents:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self._ranks.update(psutil.Process(agent.pid).children(recursive=True))
 
-    def _signal_agents(self, number: signal.Signals) -> None:
+    def _kill_agents(self) -> None:
         for agent in self._agents:
             if agent.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(agent.pid, number)
+                    os.killpg(agent.pid, signal.SIGKILL)
 
     def _wait(self, seconds: float) -> None:
         """Until every agent and rank is gone, at most so long."""
@@ -167,6 +139,15 @@ class LocalTorchrun:
             if time.monotonic() > deadline:
                 return
             time.sleep(0.05)
+
+
+def _started(start: Start, log: Path) -> subprocess.Popen[bytes]:
+    """In a session of its own: a Ctrl-C in the terminal is the client's to act on."""
+    with open(log, "ab") as stream:
+        return subprocess.Popen(
+            start.command, env=os.environ | start.environment, bufsize=0, stdin=subprocess.PIPE, stdout=stream,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -178,9 +159,3 @@ def _alive(process: psutil.Process) -> bool:
 
 def _code(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,8 +1,8 @@
 """One holder of a folder at a time, known by name: a lock file with a heartbeat.
 
 A lock whose holder ran on this machine is free as soon as that process is gone; one from elsewhere when its heartbeat
-is older than `stale_seconds`. On a local disk the take-over is serialised by flock, so that two waiting processes
-cannot both win; on object stores the file is created only if absent.
+is older than `stale_seconds`: whoever wants it watches until it beats, or is stale. On a local disk the take-over is
+serialised by flock, so that two waiting processes cannot both win; on object stores the file is created only if absent.
 """
 
 from __future__ import annotations
@@ -57,8 +57,11 @@ class Lock:
 
     def acquire(self) -> None:
         deadline = time.monotonic() + self.wait_seconds
+        first: dict[str, Any] | None = None
         while (holder := self._try()) is not None:
-            if time.monotonic() >= deadline:
+            first = first or holder
+            lives = _is_here(holder) or holder.get("beat") != first.get("beat")
+            if lives and time.monotonic() >= deadline:
                 raise Locked(
                     f"{self.url}: held by {holder.get('owner') or 'a process'} (pid {holder.get('pid')} on {holder.get('host')}, "
                     f"since {holder.get('since')}); wait for it to end, or stop it, then run again"
@@ -117,7 +120,7 @@ class Lock:
             return {}
 
     def _stale(self, holder: dict[str, Any]) -> bool:
-        if holder.get("host") == socket.gethostname() and holder.get("boot") == _boot():
+        if _is_here(holder):
             return not _alive(holder)
         return time.time() - float(holder.get("beat", 0.0)) > self.stale_seconds
 
@@ -143,6 +146,10 @@ class Lock:
                 if holder is None or holder.get("token") != self._token:
                     return  # taken over: do not fight for it
                 files.write(self.url, self._content())
+
+
+def _is_here(holder: dict[str, Any]) -> bool:
+    return holder.get("host") == socket.gethostname() and holder.get("boot") == _boot()
 
 
 def _alive(holder: dict[str, Any]) -> bool:

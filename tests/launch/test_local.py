@@ -17,9 +17,9 @@ MakeJob = Callable[[Path], TrainJob]
 Processes = Callable[..., list[psutil.Process]]
 
 
-@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
-def test_launchers_that_do_not_exist_yet_are_refused_in_words(name: str, settings: Train) -> None:
-    with pytest.raises(SettingsError, match=f"train.launcher: '{name}' cannot be launched"):
+@pytest.mark.parametrize("name", ["hosts", "slurm", "kubernetes"])
+def test_a_launcher_without_its_section_is_refused_in_words(name: str, settings: Train) -> None:
+    with pytest.raises(SettingsError, match=f"train.launcher: '{name}' needs the section of that name"):
         launcher_for(settings.model_copy(update={"launcher": name}))
 
 
@@ -73,5 +73,6 @@ def test_a_finished_job_starts_nothing(make_job: MakeJob, undisturbed: TrainResu
 
 
 def test_launching_imports_no_torch() -> None:
-    code = "import sys, l3_platform.launch.local, l3_platform.launch.agent; assert 'torch' not in sys.modules"
+    modules = ", ".join(f"l3_platform.launch.{name}" for name in ("local", "torchrun", "slurm", "batch", "kubernetes", "agent"))
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

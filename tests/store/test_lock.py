@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -43,15 +44,29 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path, other):
     assert holder_of(str(tmp_path / "lock")) == ""
 
 
-def test_a_lock_from_another_machine_is_stale_only_without_heartbeat(tmp_path):
+FAR = {"token": "t", "owner": "far", "host": "elsewhere", "boot": "b", "pid": 1, "started": 0}
+
+
+def test_a_lock_from_another_machine_that_beats_is_held(tmp_path):
+    lock, ended = tmp_path / "lock", threading.Event()
+    lock.write_text(json.dumps(FAR | {"beat": time.time()}))
+
+    def beat() -> None:
+        while not ended.wait(0.1):
+            (tmp_path / "new").write_text(json.dumps(FAR | {"beat": time.time()}))
+            os.replace(tmp_path / "new", lock)
+
+    threading.Thread(target=beat).start()
+    with pytest.raises(Locked, match="held by far"):
+        Lock(str(lock), stale_seconds=30).acquire()
+    ended.set()
+
+
+def test_a_lock_from_another_machine_is_taken_over_once_its_heartbeat_is_old(tmp_path):
     lock = tmp_path / "lock"
-    holder = {"token": "t", "owner": "far", "host": "elsewhere", "boot": "b", "pid": 1, "started": 0}
-    lock.write_text(json.dumps(holder | {"beat": time.time()}))
-    with pytest.raises(Locked):
-        Lock(str(lock)).acquire()
-    lock.write_text(json.dumps(holder | {"beat": time.time() - 120}))
-    with Lock(str(lock), owner="me"):
-        pass
+    lock.write_text(json.dumps(FAR | {"beat": time.time()}))
+    with Lock(str(lock), owner="me", stale_seconds=1.0):
+        assert holder_of(str(lock)).startswith("me")
 
 
 def test_the_heartbeat_keeps_the_lock_fresh(tmp_path):
