@@ -18,7 +18,7 @@ SCHEMA = pa.schema(
         ("phase", pa.string()),
         ("domain_group", pa.string()),
         ("tokens_available", pa.int64()),
-        ("target_share", pa.float64()),  # of the settings, made to sum to 1
+        ("target_share", pa.float64()),  # of the settings or the law, made to sum to 1
         ("share", pa.float64()),  # after the cap; sums to 1 over the phase
         ("tokens", pa.int64()),  # trained on in the phase; sums to the phase's tokens
         ("epochs", pa.float64()),  # tokens / tokens_available, 0 where there are none
@@ -26,8 +26,16 @@ SCHEMA = pa.schema(
 )
 
 
-def data_mix(tokens_by_domain: Mapping[str, int], mix: Mix, total_tokens: int, anneal_tokens: int) -> pa.Table:
+def data_mix(
+    tokens_by_domain: Mapping[str, int],
+    mix: Mix,
+    total_tokens: int,
+    anneal_tokens: int,
+    found: Mapping[str, float] | None = None,
+) -> pa.Table:
     """A row a phase and domain; `tokens_by_domain` are the training tokens at hand.
+
+    `found` is the mixture to pre-train on, where a law has found one: it stands for the shares of the settings.
 
     Where even every domain at its cap is too little for the phase, all are repeated equally often, beyond the cap: the
     `epochs` column shows it. A domain without tokens gets share 0. Raises ValueError when no domain with a target has
@@ -39,7 +47,7 @@ def data_mix(tokens_by_domain: Mapping[str, int], mix: Mix, total_tokens: int, a
     available = {domain: int(tokens_by_domain.get(domain, 0)) for domain in DOMAINS}
     rows = []
     for phase, total in zip(PHASES, (total_tokens, anneal_tokens), strict=True):
-        targets = _targets(mix, phase)
+        targets = dict(found) if found and phase == "pretrain" else settings_shares(mix, phase)
         shares = capped_shares(targets, available, mix.max_epochs, total)
         tokens = _apportion(shares, total)
         rows += [
@@ -57,7 +65,8 @@ def data_mix(tokens_by_domain: Mapping[str, int], mix: Mix, total_tokens: int, a
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _targets(mix: Mix, phase: str) -> dict[str, float]:
+def settings_shares(mix: Mix, phase: str) -> dict[str, float]:
+    """What the settings ask for in a phase, made to sum to 1. Raises ValueError on a negative share, or where all are 0."""
     prefix = "anneal_" if phase == "anneal" else ""
     weights = {domain: float(getattr(mix, prefix + domain)) for domain in DOMAINS}
     negative = [domain for domain in DOMAINS if weights[domain] < 0]

@@ -11,10 +11,11 @@ from l3_platform.engine import Counts, Output, map_shards
 from l3_platform.scaling.isoflop import RUNS, PointTask, points, run_point
 from l3_platform.scaling.laws import ScalingLaw, fit_isoflop
 from l3_platform.scaling.plan import TrainingPlan, training_plan
+from l3_platform.scaling.proxy import Corpus
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import tokens_by_domain, vocabulary
-from l3_platform.train.streams import local_streams, shares_of
+from l3_platform.train.streams import shares_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
 LAW, PLAN = "law.json", "plan.json"
@@ -28,17 +29,15 @@ def build_isoflop_runs(
     out: Writer,
     settings: Settings,
 ) -> Built:
-    """A shard a point, so that a killed sweep resumes point by point; points left out are dropped with their reason."""
+    """A shard a point, so that a killed sweep resumes point by point.
+
+    Points left out are dropped, those that diverge have failed, each with its reason.
+    """
     words = vocabulary(tokenizer[0])
     available = sum(tokens_by_domain(token_shards[0]).values())
     candidates = points(settings, words.size, available)
-    data, held_out = local_streams(token_shards[0], "train"), local_streams(token_shards[0], "held_out")
-    shares = shares_of(data_mix[0], "pretrain")
-    tasks = {
-        point.name: PointTask(point, data, held_out, shares, words.bos_id, words.eos_id, settings)
-        for point in candidates
-        if not point.left_out
-    }
+    corpus, shares = Corpus.of(token_shards[0], words), shares_of(data_mix[0], "pretrain")
+    tasks = {point.name: PointTask(point, corpus, shares, settings) for point in candidates if not point.left_out}
     engine = settings.engine.model_copy(update={"workers": settings.scaling.workers})
     names = map_shards(run_point, tasks, out, engine)
     left_out = {point.name: point.left_out for point in candidates if point.left_out}

@@ -5,17 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from l3_platform.engine import Counts, Output
 from l3_platform.model.config import ModelConfig, parameters
-from l3_platform.scaling.plan import candidate
-from l3_platform.settings import Settings, Stage
+from l3_platform.scaling.proxy import Corpus, failed, proxy_job, shape_and_tokens
+from l3_platform.settings import Settings
 
-# The paper's: linear warm-up, cosine to a tenth of the peak. It warms up for 2,000 steps; a share suits any budget.
-WARMUP_SHARE, MIN_LEARNING_RATE_RATIO = 0.1, 0.1
 HELD_OUT_TOKENS = 1 << 16  # of each domain, for the loss at the end
 RUNS = pa.schema(
     [
@@ -55,9 +52,8 @@ def points(settings: Settings, vocab_size: int, train_tokens_available: int) -> 
 
 def _point(budget: float, layers: int, settings: Settings, vocab_size: int, available: int) -> Point:
     scaling = settings.scaling
-    model = candidate(layers, settings, vocab_size)
+    model, tokens = shape_and_tokens(layers, budget, settings, vocab_size)
     params = parameters(model)
-    tokens = int(budget / (6.0 * params)) // scaling.seq_len * scaling.seq_len
     reason = ""
     if tokens < max(scaling.min_tokens, scaling.seq_len):
         reason = f"{tokens:,} tokens are fewer than scaling.min_tokens {scaling.min_tokens:,}"
@@ -70,46 +66,31 @@ def _point(budget: float, layers: int, settings: Settings, vocab_size: int, avai
 
 @dataclass(frozen=True)
 class PointTask:
-    """A point and what it is trained on: token files of each domain on this machine, and the domains' shares."""
+    """A point and what it is trained on."""
 
     point: Point
-    data: Mapping[str, tuple[str, ...]]
-    held_out: Mapping[str, tuple[str, ...]]
-    shares: Mapping[str, float]
-    bos_id: int
-    eos_id: int
+    corpus: Corpus
+    shares: Mapping[str, float]  # of each domain
     settings: Settings
 
 
 def run_point(task: PointTask) -> Output:
-    """Train one point in this process: one row of `RUNS`, what `map_shards` runs. Raises TrainingError.
+    """Train one point in this process: one row of `RUNS`, what `map_shards` runs. A point that diverges is a failure, no error.
 
     No time and no MLflow run id is in the row: the same point gives the same bytes again.
     """
-    from l3_platform.train.job import TrainJob
+    from l3_platform.train.job import TrainingError
     from l3_platform.train.loop import train
 
-    point, scaling = task.point, task.settings.scaling
+    point, seed = task.point, task.settings.train.seed
     with tempfile.TemporaryDirectory(prefix="isoflop-") as folder:
-        fields: dict[str, Any] = {
-            "folder": f"{folder}/run",
-            "output": f"{folder}/model",
-            "model": point.model,
-            "data": task.data,
-            "held_out": task.held_out,
-            "shares": task.shares,
-            "bos_id": task.bos_id,
-            "eos_id": task.eos_id,
-            "total_tokens": point.tokens,
-            "ramp": (Stage(batch_tokens=scaling.batch_tokens, seq_len=scaling.seq_len),),
-            "seed": task.settings.train.seed,
-            "learning_rate": scaling.learning_rate,
-            "min_learning_rate_ratio": MIN_LEARNING_RATE_RATIO,
-            "warmup_tokens": int(WARMUP_SHARE * point.tokens),
-            "held_out_tokens": HELD_OUT_TOKENS,
-            "log_every_steps": 100,
-        }
-        result = train(TrainJob(**fields))
+        job = proxy_job(
+            folder, point.model, task.shares, point.tokens, task.corpus, task.settings, seed=seed, held_out_tokens=HELD_OUT_TOKENS
+        )
+        try:
+            result = train(job)
+        except TrainingError as error:
+            return failed(RUNS, point.name, error)
     row = {
         "point": point.name,
         "flops": point.budget,

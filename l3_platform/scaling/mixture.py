@@ -42,6 +42,7 @@ class MixtureLaw:
     regression: Regression
     rank_correlation: Mapping[str, float]  # Spearman of each method, on runs it had not seen
     error: Mapping[str, float]  # root mean square, in the unit of the loss
+    unseen: Floats  # [runs], what the chosen one said of each run before it had seen it
 
     def predict(self, shares: Floats) -> Floats:
         return self.regression.predict(np.atleast_2d(shares))
@@ -55,14 +56,15 @@ def fit_mixture_law(shares: Floats, loss: Floats, methods: Sequence[str] = METHO
     if len(loss) < 2 * FOLDS:
         raise MixtureError(f"{len(loss)} runs are too few to choose a law by cross-validation: at least {2 * FOLDS}")
     folds = np.random.default_rng(seed).permutation(len(loss)) % FOLDS
-    ranks, errors = {}, {}
-    for method in methods:
-        unseen = np.empty(len(loss))
+    unseen: dict[str, Floats] = {method: np.empty(len(loss)) for method in methods}
+    for method, predicted in unseen.items():
         for fold in range(FOLDS):
-            unseen[folds == fold] = regress(method, shares[folds != fold], loss[folds != fold], seed).predict(shares[folds == fold])
-        ranks[method], errors[method] = spearman(unseen, loss), float(np.sqrt(np.mean((unseen - loss) ** 2)))
+            regression = regress(method, shares[folds != fold], loss[folds != fold], seed)
+            predicted[folds == fold] = regression.predict(shares[folds == fold])
+    ranks = {method: spearman(predicted, loss) for method, predicted in unseen.items()}
+    errors = {method: float(np.sqrt(np.mean((predicted - loss) ** 2))) for method, predicted in unseen.items()}
     best = min(methods, key=errors.__getitem__)
-    return MixtureLaw(best, regress(best, shares, loss, seed), ranks, errors)
+    return MixtureLaw(best, regress(best, shares, loss, seed), ranks, errors, unseen[best])
 
 
 def checked(shares: Floats) -> Floats:
