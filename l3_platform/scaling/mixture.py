@@ -11,6 +11,7 @@ Four regressions from shares of tokens to the loss of one domain; cross-validati
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,7 +94,8 @@ def regress(method: str, shares: Floats, loss: Floats, seed: int = 0) -> Regress
         trees = HistGradientBoostingRegressor(
             max_iter=500, learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=8, random_state=seed
         )
-        return trees.fit(shares, loss)
+        with _one_thread():
+            return _Trees(trees.fit(shares, loss))
     if method == "process":
         return _process(shares, loss, seed)
     raise MixtureError(f"there is no mixture law {method!r}; known: {', '.join(METHODS)}")
@@ -120,6 +122,22 @@ class _Exponential:
 
     def predict(self, shares: Floats) -> Floats:
         return self.c + np.exp(_with_one(shares) @ self.weights)
+
+
+@dataclass(frozen=True)
+class _Trees:
+    trees: Any
+
+    def predict(self, shares: Floats) -> Floats:
+        with _one_thread():
+            return self.trees.predict(shares)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """On so few rows a thread of the trees does little but wait for the others, which busy cores make dear."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "openmp")
 
 
 def _exponential(shares: Floats, loss: Floats) -> _Exponential:

@@ -6,7 +6,7 @@ tokens at hand x epochs / tokens to train on: a small run never repeats a rare d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from l3_platform.mix.data_mix import DOMAINS, capped_shares, settings_shares
+from l3_platform.scaling.mixture import METHODS as LAWS
 from l3_platform.scaling.mixture import MixtureError, MixtureLaw, best_mixture, fit_mixture_law
 from l3_platform.scaling.mixture_runs import mean_losses, natural_mixture, shares_in
 from l3_platform.settings import Settings
@@ -56,7 +57,9 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose_mixture(runs: pa.Table, available: Mapping[str, int], settings: Settings) -> Choice:
+def choose_mixture(
+    runs: pa.Table, available: Mapping[str, int], settings: Settings, methods: Sequence[str] = LAWS
+) -> Choice:
     """`runs` as in `mixture_runs.RUNS`; `available` are the training tokens of each domain.
 
     Raises MixtureError where too few runs are left to fit a law, or no domain of the target is held out.
@@ -69,7 +72,7 @@ def choose_mixture(runs: pa.Table, available: Mapping[str, int], settings: Setti
     losses = {domain: found for domain in domains if (found := mean_losses(runs, domain))}
     weights, notes = _weights(settings, losses)
     laws = {
-        domain: fit_mixture_law(_matrix([mixtures[name] for name in seen], domains), np.array(list(seen.values())))
+        domain: fit_mixture_law(_matrix([mixtures[name] for name in seen], domains), np.array(list(seen.values())), methods)
         for domain, seen in losses.items()
     }
     start = np.array(list(natural.values()))
