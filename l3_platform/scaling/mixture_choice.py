@@ -57,9 +57,7 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose_mixture(
-    runs: pa.Table, available: Mapping[str, int], settings: Settings, methods: Sequence[str] = LAWS
-) -> Choice:
+def choose_mixture(runs: pa.Table, available: Mapping[str, int], settings: Settings, methods: Sequence[str] = LAWS) -> Choice:
     """`runs` as in `mixture_runs.RUNS`; `available` are the training tokens of each domain.
 
     Raises MixtureError where too few runs are left to fit a law, or no domain of the target is held out.

@@ -83,3 +83,10 @@ def test_no_share_exceeds_its_ceiling_while_another_could_take_it():
     available = {"a": 10, "b": 5, "c": 50, "d": 500}
     got = capped_shares(targets, available, 2.0, 100)
     assert got == pytest.approx({"a": 0.2, "b": 0.1, "c": 0.7 * 2 / 3, "d": 0.7 / 3})
+
+
+def test_a_found_mixture_stands_for_the_settings_in_pretraining_alone():
+    found = {"general": 0.4, "math": 0.1, "code": 0.3, "multilingual": 0.2}
+    rows = data_mix(PLENTY, Mix(), 1_000_000, 1_000_000, found).to_pylist()
+    assert {row["domain_group"]: row["share"] for row in rows if row["phase"] == "pretrain"} == pytest.approx(found)
+    assert {row["domain_group"]: row["share"] for row in rows if row["phase"] == "anneal"} == shares("anneal", PLENTY)
