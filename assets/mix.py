@@ -109,11 +109,14 @@ def _mixture(row: dict[str, Any]) -> str:
 
 @stage_asset(group="mix", kinds={"arrow"}, checks=[Check("shares_sum_to_one", _shares_sum_to_one, blocking=True)], show=_show_mix)
 def data_mix(build: Build) -> Built:
-    """Shares of tokens a domain, changes on the way included: 50/25/17/8 as far as the data reach (Llama 3, section 3.1.2)."""
+    """Shares of tokens a domain, changes on the way included: 50/25/17/8, or what the law found, as far as the data reach
+    (Llama 3, section 3.1.2)."""
     from l3_platform.mix.data_mix import data_mix as shares
+    from l3_platform.scaling.mixture_build import found_mixture
     from l3_platform.tokens.build import tokens_by_domain
 
     available = tokens_by_domain(build.input("token_shards"))
-    table = shares(available, build.settings.mix, sum(available.values()), build.settings.anneal.tokens)
+    found = found_mixture(build.input("mixture_law")) if "mixture_law" in build.inputs else None
+    table = shares(available, build.settings.mix, sum(available.values()), build.settings.anneal.tokens, found)
     build.out.put("part-00000", Output(table, Counts.annotated(table.num_rows)))
     return ["part-00000"], {}

@@ -1,6 +1,6 @@
 """scaling: small models first, so that the large one is planned and not guessed."""
 
-from l3_platform.orchestration.card import Card
+from l3_platform.orchestration.card import Card, failures
 from l3_platform.orchestration.instance import TRAINING_POOL
 from l3_platform.orchestration.stage import Build, Built, Check, Made, Verdict, stage_asset
 
@@ -19,8 +19,9 @@ def _losses_finite(made: Made) -> Verdict:
     group="scaling",
     kinds={"torch", "mlflow"},
     checks=[Check("losses_are_finite", _losses_finite, blocking=True)],
-    show=lambda made: Card(samples={"runs": made.dataset.read()}),
+    show=lambda made: Card(samples={"runs": made.dataset.read(), **failures(made.dataset)}),
     pool=TRAINING_POOL,
+    retry=lambda settings: settings.scaling.retry_failed,
 )
 def isoflop_runs(build: Build) -> Built:
     """Models of several sizes at several budgets, each one shard and one nested MLflow run (Llama 3, section 3.2.1)."""

@@ -2,16 +2,18 @@
 
 import dagster as dg
 
-from assets import clean, crawl, dedup, evaluate, mix, pretrain, quality, scaling
+from assets import clean, crawl, dedup, evaluate, mix, mixture, pretrain, quality, scaling
 from jobs.rebuild import clean_snapshot, new_snapshots, rebuild, weekly_rebuild
 from jobs.retention import nightly_retention, retention
 from l3_platform.orchestration.resources import Platform, Tracking
+from l3_platform.orchestration.stage import with_settings
 
 
 @dg.definitions
 def definitions() -> dg.Definitions:
+    assets = dg.load_assets_from_modules([crawl, clean, dedup, quality, mix, mixture, scaling, pretrain, evaluate])
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([crawl, clean, dedup, quality, mix, scaling, pretrain, evaluate]),
+        assets=with_settings(assets, Platform().settings),
         jobs=[rebuild, clean_snapshot, retention],
         schedules=[weekly_rebuild, nightly_retention],
         sensors=[new_snapshots],

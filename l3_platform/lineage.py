@@ -23,13 +23,17 @@ CLASSIFIERS = ("quality", "code", "reasoning")
 
 @dataclass(frozen=True)
 class Stage:
-    """One asset: `settings` are the sections (or section.key) that change its output, `inputs` the stages it reads."""
+    """One asset: `settings` are the sections (or section.key) that change its output, `inputs` the stages it reads.
+
+    `when` are inputs that it reads only where a setting has a value: stage to `section.key=value`.
+    """
 
     name: str
     version: str
     settings: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     by_snapshot: bool = False
+    when: Mapping[str, str] = field(default_factory=dict)
 
 
 def _stages(*stages: Stage) -> dict[str, Stage]:
@@ -41,6 +45,9 @@ def _classifier(section: str) -> tuple[str, ...]:
     return (*(f"{section}.{name}" for name in Classifier.model_fields), "annotator", "encoder")
 
 
+_SHARES = tuple(f"mix.{domain}" for domain in ("general", "math", "code", "multilingual"))
+# How a small model of a sweep is made, whatever it is trained on.
+_SMALL_MODEL = (*(f"scaling.{name}" for name in ("aspect", "seq_len", "batch_tokens", "learning_rate")), "model", "train.seed")
 _SIGNATURE = ("dedup.num_perm", "dedup.ngram", "dedup.seed")
 
 STAGES = _stages(
@@ -87,9 +94,30 @@ STAGES = _stages(
     ),
     Stage("tokenizer", "1", ("tokenizer", "mix.held_out_share"), ("curated_documents",)),
     Stage("token_shards", "2", ("mix.held_out_share", "mix.topic_weights"), ("curated_documents", "tokenizer")),
-    Stage("data_mix", "2", ("mix", "anneal.tokens"), ("token_shards",)),
+    Stage(
+        "mixture_runs",
+        "1",
+        (*(f"mixture.{name}" for name in ("runs", "concentration", "layers", "budget", "seeds", "held_out_tokens")), *_SMALL_MODEL),
+        ("token_shards", "tokenizer"),
+    ),
+    Stage(
+        "mixture_law", "1", (*_SHARES, "mixture.target", "mixture.final_tokens", "mix.max_epochs"), ("mixture_runs", "token_shards")
+    ),
+    Stage("data_mix", "3", ("mix", "anneal.tokens"), ("token_shards",), when={"mixture_law": "mix.choose=law"}),
     # scaling
-    Stage("isoflop_runs", "2", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
+    Stage(
+        "doremi",
+        "1",
+        ("mixture.runs", "mixture.doremi_seeds", "mixture.layers", "mixture.budget", "mixture.held_out_tokens", *_SMALL_MODEL),
+        ("token_shards", "tokenizer"),
+    ),
+    Stage(
+        "mixture_validation",
+        "1",
+        (*(f"mixture.validation_{name}" for name in ("layers", "budget", "seeds")), "mixture.held_out_tokens", *_SMALL_MODEL),
+        ("mixture_law", "doremi", "token_shards", "tokenizer"),
+    ),
+    Stage("isoflop_runs", "3", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
     Stage("scaling_laws", "2", (), ("isoflop_runs",)),
     Stage("training_plan", "2", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
@@ -122,7 +150,7 @@ FILE_SETTINGS = {
 OPERATIONAL_SETTINGS = {
     *("train.launcher", "train.max_restarts", "train.shutdown_seconds", "train.log_every_steps", "train.keep_checkpoints"),
     *("train.checkpoint_every_tokens", "train.peak_flops", "train.hang_seconds", "train.stall_seconds", "scaling.workers"),
-    "long_context.required",
+    *("scaling.retry_failed", "long_context.required"),
     *("annotator.url", "annotator.api_key_variable", "annotator.timeout_seconds", "annotator.retries", "annotator.concurrency"),
     *("annotator.prompt_price", "annotator.completion_price"),
 }
@@ -176,7 +204,7 @@ class Catalog:
         """What `stage` reads for `partition`: the same snapshot's datasets, or those of all."""
         return {
             name: [self.dataset(name, partition)] if STAGES[name].by_snapshot and STAGES[stage].by_snapshot else self.datasets(name)
-            for name in STAGES[stage].inputs
+            for name in inputs_of(stage, self.settings)
         }
 
     def fingerprint(self, stage: str, partition: str = EVERYTHING) -> str:
@@ -212,6 +240,17 @@ class Catalog:
             compression_level=self.settings.store.compression_level,
             rows_per_group=self.settings.store.rows_per_group,
         )
+
+
+def inputs_of(stage: str, settings: Settings) -> tuple[str, ...]:
+    """The stages that `stage` reads as it is set."""
+
+    def chosen(condition: str) -> bool:
+        path, _, value = condition.partition("=")
+        section, _, key = path.partition(".")
+        return str(getattr(getattr(settings, section), key)) == value
+
+    return (*STAGES[stage].inputs, *(name for name, condition in STAGES[stage].when.items() if chosen(condition)))
 
 
 def _idle(stage: str, settings: Settings) -> set[str]:

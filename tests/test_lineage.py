@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from l3_platform.lineage import STAGES, Catalog
+from l3_platform.lineage import STAGES, Catalog, inputs_of
 from l3_platform.settings import SettingsError, load
 from l3_platform.store import MissingDataset, Output
 
@@ -27,7 +27,14 @@ def materialize(made: Catalog, stage: str, partition: str, value: int = 1) -> No
 def test_inputs_come_before_their_stages():
     order = list(STAGES)
     for name, stage in STAGES.items():
-        assert all(order.index(needed) < order.index(name) for needed in stage.inputs), name
+        assert all(order.index(needed) < order.index(name) for needed in (*stage.inputs, *stage.when)), name
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES.values() if stage.when], ids=lambda stage: stage.name)
+def test_a_condition_of_an_input_is_a_value_that_its_setting_can_have(stage):
+    for name, condition in stage.when.items():
+        assert name in inputs_of(stage.name, load("demo", [condition]))
+        assert name not in inputs_of(stage.name, load())
 
 
 def test_a_missing_input_names_the_asset_to_materialize(home):
@@ -65,6 +72,28 @@ def test_a_model_file_that_is_not_there_is_one_sentence(home):
     materialize(catalog(), "documents", "s1")
     with pytest.raises(SettingsError, match=r"languages\.model: there is no file /no/such\.bin"):
         catalog("languages.model=/no/such.bin").folder("languages", "s1")
+
+
+def test_a_law_that_is_not_followed_is_no_input_and_changes_nothing(home):
+    for snapshot in ("s1", "s2"):
+        materialize(catalog(), "raw_crawl", snapshot)
+    for stage in before("data_mix"):
+        for partition in catalog().partitions(stage):
+            materialize(catalog(), stage, partition)
+    folder = catalog().folder("data_mix")
+    with pytest.raises(MissingDataset, match="mixture_law/all is not materialized"):
+        catalog("mix.choose=law").folder("data_mix")
+    for stage in ("mixture_runs", "mixture_law"):
+        materialize(catalog("mix.choose=law"), stage, "all")
+    assert catalog().folder("data_mix") == folder
+    assert "mixture_law/all" in catalog("mix.choose=law").input_digests("data_mix")
+
+
+def before(stage: str) -> list[str]:
+    needed = {stage}
+    for name in reversed(STAGES):
+        needed |= set(STAGES[name].inputs) if name in needed else set()
+    return [name for name in STAGES if name in needed - {stage}]
 
 
 def test_how_a_run_is_carried_out_is_no_part_of_what_comes_out():

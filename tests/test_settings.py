@@ -26,6 +26,7 @@ def test_lists_are_written_with_commas_or_as_json():
         ("crwl.paths=x", "did you mean 'crawl'?"),
         ("train.nodes=many", "train.nodes: input should be a valid integer"),
         ("crawl.source=ftp", "crawl.source: input should be 'demo', 'files' or 'common_crawl'"),
+        ("mixture.runs=9", "at least 10 mixtures"),
         ("train.nodes", "not of the form section.key=value"),
     ],
 )

@@ -21,7 +21,7 @@ SCHEMA = pa.schema(
         ("from_tokens", pa.int64()),  # of the phase: the mixture holds from here to the next one's
         ("domain_group", pa.string()),
         ("tokens_available", pa.int64()),
-        ("target_share", pa.float64()),  # of the settings, made to sum to 1
+        ("target_share", pa.float64()),  # of the settings or the law, made to sum to 1
         ("share", pa.float64()),  # after the cap; sums to 1 over the mixture
         ("tokens", pa.int64()),  # trained on under the mixture; sums to the phase's tokens
         ("epochs", pa.float64()),  # tokens / tokens_available, 0 where there are none
@@ -31,8 +31,12 @@ SCHEMA = pa.schema(
 Shares = Mapping[str, float]
 
 
-def data_mix(tokens_by_domain: Mapping[str, int], mix: Mix, total_tokens: int, anneal_tokens: int) -> pa.Table:
+def data_mix(
+    tokens_by_domain: Mapping[str, int], mix: Mix, total_tokens: int, anneal_tokens: int, found: Shares | None = None
+) -> pa.Table:
     """A row a phase, mixture and domain; `tokens_by_domain` are the training tokens at hand.
+
+    `found` is the mixture to pre-train on, where a law has found one: it stands for the shares of the settings.
 
     Where even every domain at its cap is too little for the phase, all are repeated equally often, beyond the cap: the
     `epochs` column shows it. A domain without tokens gets share 0. Raises ValueError when no domain with a target has
@@ -42,7 +46,7 @@ def data_mix(tokens_by_domain: Mapping[str, int], mix: Mix, total_tokens: int, a
     if unknown:
         raise ValueError(f"data_mix: domain_group {unknown[0]!r} is none of {', '.join(DOMAINS)}")
     available = {domain: int(tokens_by_domain.get(domain, 0)) for domain in DOMAINS}
-    targets = {"pretrain": _pretrain_targets(mix), "anneal": {0: _normal(_weights(mix, "anneal_"), "mix.anneal_")}}
+    targets = {"pretrain": _pretrain_targets(mix, found), "anneal": {0: settings_shares(mix, "anneal")}}
     totals = dict(zip(PHASES, (total_tokens, anneal_tokens), strict=True))
     rows = []
     for phase, total in totals.items():
@@ -66,9 +70,16 @@ def data_mix(tokens_by_domain: Mapping[str, int], mix: Mix, total_tokens: int, a
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _pretrain_targets(mix: Mix) -> dict[int, Shares]:
-    """Targets of each mixture by its first token."""
-    weights = _weights(mix, "")
+def settings_shares(mix: Mix, phase: str) -> Shares:
+    """What the settings ask for in a phase, from its start, made to sum to 1. Raises ValueError on a negative share, or where all
+    are 0."""
+    prefix = "anneal_" if phase == "anneal" else ""
+    return _normal(_weights(mix, prefix), f"mix.{prefix}")
+
+
+def _pretrain_targets(mix: Mix, found: Shares | None) -> dict[int, Shares]:
+    """Targets of each mixture by its first token; what the law has found stands for the settings until a change names a domain."""
+    weights = dict(found) if found else _weights(mix, "")
     targets = {0: _normal(weights, "mix.")}
     for number, change in enumerate(mix.changes):
         if change.from_tokens <= max(targets):

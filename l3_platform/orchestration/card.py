@@ -129,6 +129,11 @@ def _cell(value: Any) -> str:
     return text[: EXCERPT_CHARS * 2] + ("…" if len(text) > EXCERPT_CHARS * 2 else "")
 
 
+def failures(dataset: Dataset) -> dict[str, pa.Table]:
+    """What failed and why, as a sample for the card; nothing where nothing did."""
+    return {"failed": dataset.quarantine().select(["file", "reason", "detail"])} if dataset.manifest.counts.failed else {}
+
+
 def bars(values: Mapping[str, float], title: str = "", unit: str = "records") -> bytes:
     """Horizontal bars, the largest on top, as PNG."""
     figure, axes = new_figure(height=0.6 + 0.28 * len(values))

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from l3_platform.engine import verbs
 from l3_platform.engine.progress import report_to, say
-from l3_platform.lineage import EVERYTHING, STAGES, Catalog
+from l3_platform.lineage import EVERYTHING, STAGES, Catalog, inputs_of
 from l3_platform.orchestration.card import Card, card
 from l3_platform.orchestration.log import careful_log
 from l3_platform.orchestration.resources import SNAPSHOTS, Platform, Tracking
@@ -119,8 +119,12 @@ def stage_asset(
     show: Callable[[Made], Card] | None = None,
     pool: str | None = None,
     freshness: dg.FreshnessPolicy | None = None,
+    retry: Callable[[Settings], bool] = lambda settings: False,
 ) -> Callable[[Callable[[Build], Built]], dg.AssetsDefinition]:
-    """Decorates the function that builds a stage's dataset; its name is the stage's, its docstring the description."""
+    """Decorates the function that builds a stage's dataset; its name is the stage's, its docstring the description.
+
+    Where `retry` says so, shards of a finished dataset in which something failed are made again, and no others.
+    """
 
     def decorate(body: Callable[[Build], Built]) -> dg.AssetsDefinition:
         stage = STAGES[body.__name__]  # type: ignore[attr-defined]
@@ -130,7 +134,7 @@ def stage_asset(
             catalog = platform.catalog()
             partitions = list(context.partition_keys) if stage.by_snapshot else [EVERYTHING]
             with report_to(careful_log(context)):
-                made = [_made(context, catalog, tracking, stage.name, partition, body) for partition in partitions]
+                made = [_made(context, catalog, tracking, stage.name, partition, body, retry) for partition in partitions]
             cards = {one.partition: card(one, show(one) if show else Card(), tracking) for one in made}
             if stage.by_snapshot:
                 for partition, metadata in cards.items():
@@ -163,6 +167,11 @@ def stage_asset(
     return decorate
 
 
+def with_settings(assets: Iterable[Any], settings: Settings) -> Sequence[Any]:
+    """The assets with the arrows that the settings turn on: what Dagster waits for is what `inputs_of` says is read."""
+    return dg.map_asset_specs(lambda spec: spec.replace_attributes(deps=inputs_of(spec.key.to_user_string(), settings)), assets)
+
+
 def _made(
     context: dg.AssetExecutionContext,
     catalog: Catalog,
@@ -170,6 +179,7 @@ def _made(
     stage: str,
     partition: str,
     body: Callable[[Build], Built],
+    retry: Callable[[Settings], bool],
 ) -> Made:
     """The dataset of a partition: found where it is finished, else built under its lock and committed."""
     if partition not in catalog.partitions(stage):
@@ -181,10 +191,14 @@ def _made(
     inputs = catalog.inputs(stage, partition)
     dataset = catalog.find(stage, partition)
     label = stage if partition == EVERYTHING else f"{stage} {partition}"
-    if dataset is None:
+    again = dataset is not None and bool(dataset.manifest.counts.failed) and retry(catalog.settings)
+    if dataset is None or again:
         out = catalog.writer(stage, partition)
         with Lock(f"{out.folder}.lock", owner=f"run {context.run_id[:8]}, {stage}/{partition}", wait_seconds=5.0):
-            dataset = catalog.find(stage, partition) or _build(context, catalog, tracking, partition, inputs, out, body)
+            if again:
+                out.reopen()
+            found = None if again else catalog.find(stage, partition)
+            dataset = found or _build(context, catalog, tracking, partition, inputs, out, body)
         say(f"{label:<28} {_summary(dataset)}  {cost_of(dataset).get('seconds', 0.0):6.1f} s")
     else:
         dataset.remove_leftovers()

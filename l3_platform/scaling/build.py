@@ -12,11 +12,12 @@ from l3_platform.scaling.branches import by_size, run_size
 from l3_platform.scaling.isoflop import RUNS, PointTask, points, run_point
 from l3_platform.scaling.laws import ScalingLaw, fit_isoflop
 from l3_platform.scaling.plan import TrainingPlan, training_plan
+from l3_platform.scaling.proxy import Corpus
 from l3_platform.scaling.surface import LossSurface, fit_surface
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import tokens_by_domain, vocabulary
-from l3_platform.train.streams import local_streams, mixtures_of
+from l3_platform.train.streams import mixtures_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
 LAW, SURFACE, PLAN = "law.json", "surface.json", "plan.json"
@@ -30,16 +31,16 @@ def build_isoflop_runs(
     out: Writer,
     settings: Settings,
 ) -> Built:
-    """A shard a point, or a size where its points branch from one run, so that a killed sweep resumes shard by shard;
-    points left out are dropped with their reason."""
+    """A shard a point, or a size where its points branch from one run, so that a killed sweep resumes shard by shard.
+
+    Points left out are dropped, those that diverge have failed, each with its reason.
+    """
     words = vocabulary(tokenizer[0])
     available = sum(tokens_by_domain(token_shards[0]).values())
     candidates = points(settings, words.size, available)
-    data, held_out = local_streams(token_shards[0], "train"), local_streams(token_shards[0], "held_out")
+    corpus = Corpus.of(token_shards[0], words)
     shares = mixtures_of(data_mix[0], "pretrain")[0].shares  # the mix that training begins with
-    tasks = [
-        PointTask(point, data, held_out, shares, words.bos_id, words.eos_id, settings) for point in candidates if not point.left_out
-    ]
+    tasks = [PointTask(point, corpus, shares, settings) for point in candidates if not point.left_out]
     engine = settings.engine.model_copy(update={"workers": settings.scaling.workers})
     if settings.scaling.schedule == "wsd":
         names = map_shards(run_size, by_size(tasks), out, engine)

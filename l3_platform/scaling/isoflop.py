@@ -12,15 +12,12 @@ import pyarrow as pa
 
 from l3_platform.engine import Counts, Output
 from l3_platform.model.config import ModelConfig, parameters
-from l3_platform.scaling.plan import candidate
-from l3_platform.settings import Settings, Stage
+from l3_platform.scaling.proxy import Corpus, failed, proxy_job, shape_and_tokens
+from l3_platform.settings import Settings
 
 if TYPE_CHECKING:
-    from l3_platform.train.job import TrainResult
+    from l3_platform.train.job import TrainJob, TrainResult
 
-# The paper's: linear warm-up, cosine to a tenth of the peak. It warms up for 2,000 steps; a share suits any budget.
-WARMUP_SHARE, MIN_LEARNING_RATE_RATIO = 0.1, 0.1
-WEIGHT_DECAY = 0.1  # times the learning rate of the step, which AdamW's decoupled decay is multiplied by
 HELD_OUT_TOKENS = 1 << 16  # of each domain, for the loss at the end
 RUNS = pa.schema(
     [
@@ -60,9 +57,8 @@ def points(settings: Settings, vocab_size: int, train_tokens_available: int) -> 
 
 def _point(budget: float, layers: int, settings: Settings, vocab_size: int, available: int) -> Point:
     scaling = settings.scaling
-    model = candidate(layers, settings, vocab_size)
+    model, tokens = shape_and_tokens(layers, budget, settings, vocab_size)
     params = parameters(model)
-    tokens = int(budget / (6.0 * params)) // scaling.seq_len * scaling.seq_len
     reason = ""
     if tokens < max(scaling.min_tokens, scaling.seq_len):
         reason = f"{tokens:,} tokens are fewer than scaling.min_tokens {scaling.min_tokens:,}"
@@ -87,56 +83,36 @@ def as_the_sweep_weighs(held_out: Mapping[str, tuple[float, int]]) -> float:
 
 @dataclass(frozen=True)
 class PointTask:
-    """A point and what it is trained on: token files of each domain on this machine, and the domains' shares."""
+    """A point and what it is trained on."""
 
     point: Point
-    data: Mapping[str, tuple[str, ...]]
-    held_out: Mapping[str, tuple[str, ...]]
-    shares: Mapping[str, float]
-    bos_id: int
-    eos_id: int
+    corpus: Corpus
+    shares: Mapping[str, float]  # of each domain
     settings: Settings
 
 
 def run_point(task: PointTask) -> Output:
-    """Train one point in this process: one row of `RUNS`, what `map_shards` runs. Raises TrainingError.
+    """Train one point in this process: one row of `RUNS`, what `map_shards` runs. A point that diverges is a failure, no error.
 
     No time and no MLflow run id is in the row: the same point gives the same bytes again.
     """
-    from l3_platform.train.job import TrainJob
+    from l3_platform.train.job import TrainingError
     from l3_platform.train.loop import train
 
-    with tempfile.TemporaryDirectory(prefix="isoflop-") as folder:
-        result = train(
-            TrainJob(
-                **job_fields(task, folder),
-                total_tokens=task.point.tokens,
-                warmup_tokens=int(WARMUP_SHARE * task.point.tokens),
-                held_out=dict(task.held_out),
-            )
-        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="isoflop-") as folder:
+            result = train(point_job(task, folder, task.point.tokens))
+    except TrainingError as error:
+        return failed(RUNS, task.point.name, error)
     return as_output([as_row(task.point, result)])
 
 
-def job_fields(task: PointTask, folder: str) -> dict[str, Any]:
-    """What all runs of a point's model have in common. Weight decay is a tenth of the learning rate at each step."""
-    scaling = task.settings.scaling
-    return {
-        "folder": f"{folder}/run",
-        "output": f"{folder}/model",
-        "model": task.point.model,
-        "data": task.data,
-        "shares": task.shares,
-        "bos_id": task.bos_id,
-        "eos_id": task.eos_id,
-        "ramp": (Stage(batch_tokens=scaling.batch_tokens, seq_len=scaling.seq_len),),
-        "seed": task.settings.train.seed,
-        "learning_rate": scaling.learning_rate,
-        "min_learning_rate_ratio": MIN_LEARNING_RATE_RATIO,
-        "weight_decay": WEIGHT_DECAY,
-        "held_out_tokens": HELD_OUT_TOKENS,
-        "log_every_steps": 100,
-    }
+def point_job(task: PointTask, folder: str, tokens: int, **changes: Any) -> TrainJob:
+    """A run of a point's model."""
+    return proxy_job(
+        folder, task.point.model, task.shares, tokens, task.corpus, task.settings,
+        seed=task.settings.train.seed, held_out_tokens=HELD_OUT_TOKENS, **changes,
+    )  # fmt: skip
 
 
 def as_row(point: Point, result: TrainResult) -> dict[str, Any]:

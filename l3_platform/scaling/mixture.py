@@ -11,6 +11,7 @@ Four regressions from shares of tokens to the loss of one domain; cross-validati
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +43,7 @@ class MixtureLaw:
     regression: Regression
     rank_correlation: Mapping[str, float]  # Spearman of each method, on runs it had not seen
     error: Mapping[str, float]  # root mean square, in the unit of the loss
+    unseen: Floats  # [runs], what the chosen one said of each run before it had seen it
 
     def predict(self, shares: Floats) -> Floats:
         return self.regression.predict(np.atleast_2d(shares))
@@ -55,14 +57,15 @@ def fit_mixture_law(shares: Floats, loss: Floats, methods: Sequence[str] = METHO
     if len(loss) < 2 * FOLDS:
         raise MixtureError(f"{len(loss)} runs are too few to choose a law by cross-validation: at least {2 * FOLDS}")
     folds = np.random.default_rng(seed).permutation(len(loss)) % FOLDS
-    ranks, errors = {}, {}
-    for method in methods:
-        unseen = np.empty(len(loss))
+    unseen: dict[str, Floats] = {method: np.empty(len(loss)) for method in methods}
+    for method, predicted in unseen.items():
         for fold in range(FOLDS):
-            unseen[folds == fold] = regress(method, shares[folds != fold], loss[folds != fold], seed).predict(shares[folds == fold])
-        ranks[method], errors[method] = spearman(unseen, loss), float(np.sqrt(np.mean((unseen - loss) ** 2)))
+            regression = regress(method, shares[folds != fold], loss[folds != fold], seed)
+            predicted[folds == fold] = regression.predict(shares[folds == fold])
+    ranks = {method: spearman(predicted, loss) for method, predicted in unseen.items()}
+    errors = {method: float(np.sqrt(np.mean((predicted - loss) ** 2))) for method, predicted in unseen.items()}
     best = min(methods, key=errors.__getitem__)
-    return MixtureLaw(best, regress(best, shares, loss, seed), ranks, errors)
+    return MixtureLaw(best, regress(best, shares, loss, seed), ranks, errors, unseen[best])
 
 
 def checked(shares: Floats) -> Floats:
@@ -91,7 +94,8 @@ def regress(method: str, shares: Floats, loss: Floats, seed: int = 0) -> Regress
         trees = HistGradientBoostingRegressor(
             max_iter=500, learning_rate=0.05, max_leaf_nodes=15, min_samples_leaf=8, random_state=seed
         )
-        return trees.fit(shares, loss)
+        with _one_thread():
+            return _Trees(trees.fit(shares, loss))
     if method == "process":
         return _process(shares, loss, seed)
     raise MixtureError(f"there is no mixture law {method!r}; known: {', '.join(METHODS)}")
@@ -118,6 +122,22 @@ class _Exponential:
 
     def predict(self, shares: Floats) -> Floats:
         return self.c + np.exp(_with_one(shares) @ self.weights)
+
+
+@dataclass(frozen=True)
+class _Trees:
+    trees: Any
+
+    def predict(self, shares: Floats) -> Floats:
+        with _one_thread():
+            return self.trees.predict(shares)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """On so few rows a thread of the trees does little but wait for the others, which busy cores make dear."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "openmp")
 
 
 def _exponential(shares: Floats, loss: Floats) -> _Exponential:

@@ -274,6 +274,13 @@ class Writer:
         dataset.remove_leftovers()
         return dataset
 
+    def reopen(self) -> None:
+        """Take back `commit`: shards in which something failed can be made again, the others are finished."""
+        for account in Dataset.open(self.folder).manifest.shards:
+            if not account.counts.failed:
+                files.write(files.join(self.folder, "accounts", f"{account.shard.name}.json"), account.model_dump_json().encode())
+        files.remove(files.join(self.folder, "manifest.json"))
+
     def _columns(self, accounts: Sequence[ShardAccount]) -> dict[str, str]:
         if not accounts:
             return {}

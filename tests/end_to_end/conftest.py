@@ -25,6 +25,7 @@ TINY = (
     "crawl.demo_pages=240",
     "crawl.demo_warc_files=2",
     "tokenizer.vocab_size=768",
+    "mixture.runs=0",
     "scaling.budgets=4e8,1e9",
     "scaling.layers=1,2,3",
     "scaling.min_tokens=2048",

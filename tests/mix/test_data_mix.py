@@ -138,3 +138,10 @@ def test_a_mixture_of_nothing_is_refused_by_its_setting():
     nothing = MixChange(from_tokens=9, general=0.0, math=0.0, code=0.0, multilingual=0.0)
     with pytest.raises(ValueError, match=r"mix\.changes\[0\]\.\*: the shares of the mix are all 0"):
         data_mix(PLENTY, Mix(changes=(nothing,)), 1000, 100)
+
+
+def test_a_found_mixture_stands_for_the_settings_in_pretraining_alone():
+    found = {"general": 0.4, "math": 0.1, "code": 0.3, "multilingual": 0.2}
+    rows = data_mix(PLENTY, Mix(), 1_000_000, 1_000_000, found).to_pylist()
+    assert {row["domain_group"]: row["share"] for row in rows if row["phase"] == "pretrain"} == pytest.approx(found)
+    assert {row["domain_group"]: row["share"] for row in rows if row["phase"] == "anneal"} == shares("anneal", PLENTY)

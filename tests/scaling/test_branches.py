@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from l3_platform.scaling.branches import by_size, run_size
-from l3_platform.scaling.isoflop import PointTask, job_fields, points
+from l3_platform.scaling.isoflop import PointTask, point_job, points
+from l3_platform.scaling.proxy import Corpus
 from l3_platform.settings import Settings
-from l3_platform.train.job import TrainJob
 from l3_platform.train.loop import train
 
 VOCAB, BOS, EOS = 512, 256, 257
@@ -28,7 +28,8 @@ def tasks(tmp_path_factory) -> list[PointTask]:
     documents = [[BOS, *np.arange(start, start + 30), EOS] for start in random.integers(0, 200, 300)]
     file.write_bytes(np.array(documents, "<u4").tobytes())
     files = {"code": (str(file),)}
-    return [PointTask(point, files, files, {"code": 1.0}, BOS, EOS, SETTINGS) for point in points(SETTINGS, VOCAB, 10**6)]
+    corpus = Corpus(files, files, BOS, EOS)
+    return [PointTask(point, corpus, {"code": 1.0}, SETTINGS) for point in points(SETTINGS, VOCAB, 10**6)]
 
 
 def test_every_point_is_trained_once_and_under_its_size(tasks):
@@ -43,10 +44,9 @@ def test_a_branch_has_the_loss_of_a_run_of_its_own_to_the_last_bit(tasks, tmp_pa
     assert [row["tokens"] for row in rows] == [task.point.tokens for task in group]
     longest = group[-1]
     stable = round(0.8 * longest.point.tokens) // 256 * 256
-    alone = TrainJob(
-        **job_fields(longest, str(tmp_path)),
-        **{"schedule": "wsd", "warmup_tokens": int(0.1 * group[0].point.tokens), "held_out": dict(longest.held_out)},
-        **{"total_tokens": longest.point.tokens, "decay_tokens": longest.point.tokens - stable},
-    )
+    alone = point_job(
+        longest, str(tmp_path), longest.point.tokens,
+        schedule="wsd", warmup_tokens=int(0.1 * group[0].point.tokens), decay_tokens=longest.point.tokens - stable,
+    )  # fmt: skip
     assert train(alone).held_out_loss == rows[-1]["loss"]
     assert rows[-1]["loss"] < rows[0]["loss"]

@@ -1,9 +1,11 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from l3_platform.scaling.isoflop import PointTask, points, run_point
+from l3_platform.scaling.proxy import Corpus
 from l3_platform.settings import Settings
 
 VOCAB, BOS, EOS = 512, 256, 257
@@ -31,7 +33,7 @@ def task(tmp_path_factory) -> PointTask:
         (folder / f"{split}.bin").write_bytes(np.array(document * 20, "<u4").tobytes())
     (point,) = points(SETTINGS, VOCAB, 10**6)
     data, held_out = ({"code": (str(folder / f"{split}.bin"),)} for split in ("train", "held_out"))
-    return PointTask(point, data, held_out, {"code": 0.17}, BOS, EOS, SETTINGS)
+    return PointTask(point, Corpus(data, held_out, BOS, EOS), {"code": 0.17}, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +56,12 @@ def test_a_point_run_again_gives_the_same_row(task, row):
 
 def test_a_row_says_which_model_it_was(task, row):
     assert (row["point"], row["layers"], row["d_model"]) == (task.point.name, 1, 16)
+
+
+def test_a_point_that_diverges_is_a_failure_with_its_reason_and_no_error(task):
+    hot = SETTINGS.model_copy(update={"scaling": SETTINGS.scaling.model_copy(update={"learning_rate": 1e30})})
+    output = run_point(dataclasses.replace(task, settings=hot))
+    assert (output.table.num_rows, output.counts.failed) == (0, 1)
+    (quarantined,) = output.quarantine.to_pylist()
+    assert quarantined["file"] == task.point.name
+    assert "loss nan" in quarantined["detail"] or "gradient norm" in quarantined["detail"]

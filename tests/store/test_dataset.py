@@ -7,7 +7,7 @@ import uuid
 import pyarrow as pa
 import pytest
 
-from l3_platform.store import Counts, Dataset, MissingDataset, Output, StoreError, Unbalanced, Writer, files
+from l3_platform.store import QUARANTINE_SCHEMA, Counts, Dataset, MissingDataset, Output, StoreError, Unbalanced, Writer, files
 
 
 def writer(folder: str) -> Writer:
@@ -116,3 +116,21 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_partial_file(tmp_path, monkey
     with pytest.raises(StoreError, match="the disk is full, 4 bytes did not fit"):
         files.write(str(tmp_path / "x"), b"1234")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_reopened_makes_again_what_failed_and_nothing_else(folder):
+    out = writer(folder)
+    lost = pa.table({"file": ["b"], "offset": [0], "reason": ["training_error"], "bytes_lost": [0]})
+    columns = {field.name: lost[field.name] if field.name in lost.column_names else pa.nulls(1) for field in QUARANTINE_SCHEMA}
+    quarantine = pa.table(columns).cast(QUARANTINE_SCHEMA)
+    out.put("a", rows(1))
+    out.put("b", Output(rows().table, Counts(records_in=1, failed=1), quarantine))
+    out.commit(["a", "b"])
+    out.reopen()
+    assert out.finished() == {"a"}
+    with pytest.raises(MissingDataset):
+        Dataset.open(folder)
+    out.put("b", rows(2))
+    again = out.commit(["a", "b"])
+    assert again.read()["x"].to_pylist() == [1, 2]
+    assert again.manifest.counts.failed == 0
