@@ -95,7 +95,7 @@ def classify(logs: Logs, message: str = "") -> Finding:
     `logs`: of the ranks, of their agents (torchrun), of the kernel and of the scheduler; a hang's dump begins with `hang-`.
     `message`: what the launcher said of the end.
     """
-    for rule in (_scheduler, _xid, _hardware, _out_of_memory, _storage, _hang, _exception, _signal, _network):
+    for rule in (_scheduler, _xid, _hardware, _out_of_memory, _storage, _hang, _exception, _signal, _silent_agent, _network):
         if (found := rule(logs)) is not None:
             return found
     last = next((f"last line of {name}: {lines[-1]}" for name, lines in sorted(logs.items(), reverse=True) if lines), "no logs")
@@ -208,6 +208,14 @@ def _signal(logs: Logs) -> Finding | None:
         if code < 0 and code != -15:
             return Finding(Cause.UNKNOWN, _short(f"{name}: {line}"))
     return None
+
+
+def _silent_agent(logs: Logs) -> Finding | None:
+    """torchrun reports whatever ends its ranks, and its own stop: an agent that says nothing was killed, and its ranks with it."""
+    said = r"failed \(exitcode|death signal|closing signal|SignalException|Rendezvous"
+    agents = {name: "\n".join(lines) for name, lines in sorted(logs.items()) if name.startswith("agent-")}
+    silent = [name for name, text in agents.items() if not re.search(said, text)]
+    return Finding(Cause.UNKNOWN, f"{silent[0]}: the agent ended without a word, as one that is killed does") if silent else None
 
 
 def _exits(logs: Logs) -> Iterator[tuple[str, int, str]]:

@@ -106,6 +106,8 @@ def settle(job: TrainJob, alive: bool = False) -> None:
                 finding = Finding(Cause.HOST_MAINTENANCE, f"{client}; the host was started again at {up:%Y-%m-%d %H:%M:%S} UTC")
             else:
                 finding = classify(_read_logs(folder, attempt), client)
+                if finding.cause is Cause.NETWORK:  # its death broke the connections
+                    finding = Finding(Cause.UNKNOWN, f"{client}; {finding.evidence}")
             moment = datetime.fromtimestamp(ended, UTC)
             _end(folder, attempt, moment, "finished" if finished else "client lost", None if finished else finding)
 
@@ -187,15 +189,14 @@ def _logs(folder: Path, attempt: Attempt) -> Path:
 
 
 def _read_logs(folder: Path, attempt: Attempt) -> dict[str, list[str]]:
-    """The last lines of every log of the attempt, empty ones left out."""
+    """The last lines of every log of the attempt."""
     found = {}
     for path in sorted(_logs(folder, attempt).glob("*")):
         if path.suffix not in (".log", ".txt", ".out", ".err"):
             continue
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            if lines := file.read().decode(errors="replace").splitlines():
-                found[path.name] = lines
+            found[path.name] = file.read().decode(errors="replace").splitlines()
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Column, Table
 
 from l3_platform.launch.effective_time import EffectiveTime
@@ -233,7 +234,9 @@ def _interruptions(report: Report) -> Table | None:
     for asset, jobs in report.training.items():
         for row in (row for time in jobs.values() for row in time.interruptions):
             evidence = row.evidence if len(row.evidence) <= 120 else f"{row.evidence[:119]}…"
-            table.add_row(asset, str(row.attempt), str(row.cause), f"{row.lost:%m-%d %H:%M:%S}", f"{row.steps_lost:,}", evidence)
+            table.add_row(
+                asset, str(row.attempt), str(row.cause), f"{row.lost:%m-%d %H:%M:%S}", f"{row.steps_lost:,}", escape(evidence)
+            )
     return table if table.rows else None
 
 

@@ -1,5 +1,7 @@
 """The card of a training: a timeline, the interruptions with their causes, and the share of the clock that counted."""
 
+import io
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from l3_platform.launch.causes import Cause
 from l3_platform.launch.effective_time import PARTS, STEPS, EffectiveTime, Span
 from l3_platform.launch.interruptions import Interruption
 from l3_platform.orchestration.card import markdown
+from l3_platform.orchestration.report import Report, as_json, show
 from l3_platform.orchestration.training_card import NOTE, training_card
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,6 +65,20 @@ def test_several_jobs_of_one_asset_are_weighed_by_their_time() -> None:
     jobs = {"long_context-1": told([]), "long_context-2": told([lost(1, Cause.UNKNOWN, 10, 11)])}
     card = training_card({NOTE: {name: one.told() for name, one in jobs.items()}})
     assert card.facts["effective training time"] == pytest.approx((9 + 18) / 30) and card.facts["attempts"] == 3
+
+
+def test_the_report_prints_evidence_as_it_is_even_where_it_looks_like_markup() -> None:
+    line = "rank-00001.log: RuntimeError: [/gloo/transport/tcp/pair.cc:553] Connection closed by peer"
+    row = lost(1, Cause.NETWORK, 10, 12.5).model_copy(update={"evidence": line})
+    told_of = Report(
+        profile="demo", source="demo", snapshots=[], data="", assets=[], checks=[], losses=[], links={},
+        training={"pretrained": {"pretrained-0123": told([row])}},
+    )  # fmt: skip
+    out = io.StringIO()
+    show(told_of, out)
+    printed = out.getvalue()
+    assert "90.0%" in printed and "network switch or cable" in printed.replace("\n", " ") and "[/gloo" in printed
+    assert json.loads(as_json(told_of))["training"]["pretrained"]["pretrained-0123"]["share"] == 0.9
 
 
 def test_a_training_without_a_record_adds_nothing_to_its_card(tmp_path: Path) -> None:

@@ -75,6 +75,14 @@ def test_a_killed_rank_stays_unknown_although_the_others_lost_their_connections(
     assert found.evidence == "agent-00001.log: failed (exitcode: -9) local_rank: 0 (pid: 31188), SIGKILL"
 
 
+def test_an_agent_that_ended_without_a_word_was_killed_and_is_no_fault_of_the_network() -> None:
+    other = {"agent-00000.log": [torchrun_says(1)], "rank-00000.log": [TRACEBACK, FRAME, PEER]}
+    found = classify(other | {"agent-00001.log": []})
+    assert found.cause is Cause.UNKNOWN and found.evidence.startswith("agent-00001.log: the agent ended without a word")
+    cut = classify(other | {"agent-00001.log": [torchrun_says(1)], "rank-00001.log": [TRACEBACK, FRAME, PEER]})
+    assert cut.cause is Cause.NETWORK
+
+
 def test_a_killed_rank_and_a_kernel_short_of_memory_belong_together() -> None:
     kernel = "Out of memory: Killed process 4711 (python) total-vm:81234kB, anon-rss:71234kB"
     assert classify({"agent-00000.log": [torchrun_says(-9)], "kernel-00000.log": [kernel]}).cause is Cause.HOST_OUT_OF_MEMORY
