@@ -90,6 +90,8 @@ class _Run:
         streams = {domain: TokenStream(job.data[domain]) for domain, share in job.shares.items() if share > 0}
         self.order = DataOrder(streams, job.shares, self.unit, job.seed)
         self.mesh = job.mesh(here.size)
+        if here.first and self.mesh.pp > 1:
+            self._warn_of_padding()
         self.model = build(
             job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline, precision=job.precision,
             activation_checkpointing=job.activation_checkpointing, compile_blocks=job.compile,
@@ -162,6 +164,17 @@ class _Run:
         )  # fmt: skip
         self.here.wait()
         return result
+
+    def _warn_of_padding(self) -> None:
+        for stage in self.job.ramp:
+            rows = -(-stage.batch_tokens // (stage.seq_len * self.mesh.data_ranks))
+            added = self.job.schedule_of_pipeline.padding(rows, self.job.micro_batch_tokens // stage.seq_len, self.mesh.pp)
+            if added:
+                log.warning(
+                    "%s: batches of %d tokens give a data rank %d sequences, and the pipeline adds %d that predict nothing; "
+                    "lower train.pipeline_parallel or train.pipeline_micro_batches, or the number of data ranks",
+                    self.job.folder, stage.batch_tokens, rows, added,
+                )  # fmt: skip
 
     def _resume(self) -> Position:
         """Fills the model: from the newest checkpoint, else from `init_from`, else afresh."""
