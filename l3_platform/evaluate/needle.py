@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from l3_platform.settings import LongContext
-from l3_platform.train.data_order import TokenStream
+from l3_platform.train.token_stream import TokenStream
 from l3_platform.train.probes import Probe
 
 KEYS = (

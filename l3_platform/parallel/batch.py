@@ -13,7 +13,8 @@ from l3_platform.parallel.mesh import Mesh
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens, targets: [rows, seq / cp], the chunks of this context-parallel rank. document: [rows, seq] or None."""
+    """tokens, targets: [rows, seq / cp], the chunks of this context-parallel rank. document: [rows, seq] number of each
+    token's document, over whole sequences, or None."""
 
     tokens: Tensor
     targets: Tensor

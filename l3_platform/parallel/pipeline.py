@@ -36,8 +36,8 @@ class Pipeline:
         """One pass of the schedule. Returns the summed nats on the rank of the last stage, zero on others; gradients are
         reduced over data ranks at its end."""
         micro_batches = self._schedule.micro_batches_of(len(batch.tokens), rows_a_micro_batch, self._mesh.pp)
-        rows = -(-len(batch.tokens) // micro_batches)
-        batch = batch.padded(rows * micro_batches)
+        batch = batch.padded(len(batch.tokens) + self._schedule.padding(len(batch.tokens), rows_a_micro_batch, self._mesh.pp))
+        rows = len(batch.tokens) // micro_batches
         run = self._running(micro_batches, rows, batch.targets)
         losses: list[Tensor] = []
         last = self._count - 1 in self._stages

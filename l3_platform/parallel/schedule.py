@@ -49,6 +49,11 @@ class PipelineSchedule:
         """Into how many micro-batches `rows` sequences are cut, `rows_a_micro_batch` (0: one) each unless set here."""
         return self._fitting(self.micro_batches or -(-rows // max(1, rows_a_micro_batch)), pp)
 
+    def padding(self, rows: int, rows_a_micro_batch: int, pp: int) -> int:
+        """Sequences that predict nothing and are computed with `rows` others, so that micro-batches are equally large."""
+        count = self.micro_batches_of(rows, rows_a_micro_batch, pp)
+        return -(-rows // count) * count - rows
+
     def rank_of(self, stage: int, pp: int) -> int:
         """The pipeline rank that runs a stage: in turn, or to and fro under ZBV, so that one rank has both ends."""
         turn, place = divmod(stage, pp)

@@ -52,10 +52,10 @@ class DataPlan(BaseModel):
     ramp: tuple[Stage, ...]
     mixtures: tuple[Mixture, ...]
     streams: Mapping[str, Stream]
-    start: int = Field(0, description="tokens behind a branch where it begins")
-    start_step: int = Field(0, description="and steps")
-    order_start: int = Field(0, description="token from which this order holds; that of its parent, where a branch goes on in it")
-    order_before: Mapping[str, int] = Field({}, description="tokens of each domain that were read before it")
+    start: int = Field(default=0, description="tokens behind a branch where it begins")
+    start_step: int = Field(default=0, description="and steps")
+    order_start: int = Field(default=0, description="token from which this order holds; that of its parent, where a branch goes on in it")
+    order_before: Mapping[str, int] = Field(default={}, description="tokens of each domain that were read before it")
 
     @classmethod
     def of(cls, job: TrainJob, fingerprint: str) -> DataPlan:

@@ -108,6 +108,8 @@ class _Run:
         self.order = self.plans[-1].order()
         self.streams = {domain: TokenStream(job.data[domain]) for domain in self.order.domains}
         self.mesh = job.mesh(here.size)
+        if here.first and self.mesh.pp > 1:
+            self._warn_of_padding()
         self.model = build(
             job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline, precision=job.precision,
             activation_checkpointing=job.activation_checkpointing, compile_blocks=job.compile,
@@ -200,12 +202,25 @@ class _Run:
         self.here.wait()
         return result
 
+<<<<<<< HEAD
     def _tokenizer_files(self) -> dict[str, str]:
         if not self.job.tokenizer:
             return {}
         from l3_platform.tokens.hugging_face import tokenizer_files
 
         return tokenizer_files(Path(self.job.tokenizer).read_bytes())
+=======
+    def _warn_of_padding(self) -> None:
+        for stage in self.job.ramp:
+            rows = -(-stage.batch_tokens // (stage.seq_len * self.mesh.data_ranks))
+            added = self.job.schedule_of_pipeline.padding(rows, self.job.micro_batch_tokens // stage.seq_len, self.mesh.pp)
+            if added:
+                log.warning(
+                    "%s: batches of %d tokens give a data rank %d sequences, and the pipeline adds %d that predict nothing; "
+                    "lower train.pipeline_parallel or train.pipeline_micro_batches, or the number of data ranks",
+                    self.job.folder, stage.batch_tokens, rows, added,
+                )  # fmt: skip
+>>>>>>> parallel
 
     def _resume(self) -> Position:
         """Fills the model: from the newest checkpoint, else from the parent's, from `init_from`, or afresh."""

@@ -32,7 +32,7 @@ _LEAST_LOG_NORM_SIGMA = math.log(1.3)  # at a z-score of 8, at least eight times
 class Memory:
     """What the next decision depends on, and what was decided before.
 
-    `losses`, `norms`: of the newest taken steps of one shape (tokens, seq_len), at most `spike_window`.
+    `losses`, `norms`: of the newest taken steps of one shape (tokens, seq_len, mixture), at most `spike_window`.
     `skipped`: ranges of tokens that were consumed and did not reach the weights, ascending, neighbours joined.
     `rolled_back_to`: step of the checkpoint that the newest rollback took; -1: none.
     """
@@ -63,8 +63,9 @@ def judge(memory: Memory, job: TrainJob, step: Step, loss: float, norm: float) -
 
     With `max_skipped_steps` 0 nothing is skipped: what is not finite gives up at once, and no spike is looked for.
     """
-    shape = (step.tokens, step.seq_len)
-    if shape != memory.shape:  # another batch has another noise: the ramp must not look like a spike
+    mixture = sum(one.from_tokens <= step.start for one in job.mix_changes)
+    shape = (step.tokens, step.seq_len, mixture)
+    if shape != memory.shape:  # another batch has another noise, another mixture another loss: neither is a spike
         memory = replace(memory, losses=(), norms=(), shape=shape)
     finite = math.isfinite(loss) and math.isfinite(norm)
     if finite and not (job.max_skipped_steps and _spikes(memory, job, loss, norm)):

@@ -105,6 +105,7 @@ def test_micro_batches_follow_the_rows_and_fit_the_schedule() -> None:
     assert ONE.micro_batches_of(rows=16, rows_a_micro_batch=2, pp=4) == 8
     assert ONE.micro_batches_of(rows=3, rows_a_micro_batch=0, pp=4) == 4  # one row is added
     assert PipelineSchedule("interleaved").micro_batches_of(rows=5, rows_a_micro_batch=1, pp=4) == 8  # whole rounds
+    assert ONE.padding(rows=3, rows_a_micro_batch=0, pp=4) == 1 and ONE.padding(rows=16, rows_a_micro_batch=2, pp=4) == 0
     assert PipelineSchedule("1f1b", 0, 6).micro_batches_of(rows=16, rows_a_micro_batch=1, pp=4) == 6  # set by hand
 
 
