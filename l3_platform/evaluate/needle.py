@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from l3_platform.settings import LongContext
-from l3_platform.train.token_stream import TokenStream
 from l3_platform.train.probes import Probe
+from l3_platform.train.token_stream import TokenStream
 
 KEYS = (
     *("Lisbon", "Nairobi", "Kyoto", "Quito", "Tallinn", "Perth", "Hanoi", "Oslo", "Tunis", "Bogota", "Riga", "Accra"),

@@ -54,7 +54,9 @@ class DataPlan(BaseModel):
     streams: Mapping[str, Stream]
     start: int = Field(default=0, description="tokens behind a branch where it begins")
     start_step: int = Field(default=0, description="and steps")
-    order_start: int = Field(default=0, description="token from which this order holds; that of its parent, where a branch goes on in it")
+    order_start: int = Field(
+        default=0, description="token from which this order holds; that of its parent, where a branch goes on in it"
+    )
     order_before: Mapping[str, int] = Field(default={}, description="tokens of each domain that were read before it")
 
     @classmethod

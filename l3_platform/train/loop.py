@@ -202,14 +202,13 @@ class _Run:
         self.here.wait()
         return result
 
-<<<<<<< HEAD
     def _tokenizer_files(self) -> dict[str, str]:
         if not self.job.tokenizer:
             return {}
         from l3_platform.tokens.hugging_face import tokenizer_files
 
         return tokenizer_files(Path(self.job.tokenizer).read_bytes())
-=======
+
     def _warn_of_padding(self) -> None:
         for stage in self.job.ramp:
             rows = -(-stage.batch_tokens // (stage.seq_len * self.mesh.data_ranks))
@@ -220,7 +219,6 @@ class _Run:
                     "lower train.pipeline_parallel or train.pipeline_micro_batches, or the number of data ranks",
                     self.job.folder, stage.batch_tokens, rows, added,
                 )  # fmt: skip
->>>>>>> parallel
 
     def _resume(self) -> Position:
         """Fills the model: from the newest checkpoint, else from the parent's, from `init_from`, or afresh."""

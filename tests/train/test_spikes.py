@@ -184,13 +184,13 @@ def test_the_memory_survives_its_json_to_the_last_bit() -> None:
 
 def test_another_batch_size_begins_another_window(tmp_path: Path) -> None:
     job = spiky_job(tmp_path)
-    memory = Memory(losses=(1.0,) * 6, norms=(1.0,) * 6, shape=(256, 32))
+    memory = Memory(losses=(1.0,) * 6, norms=(1.0,) * 6, shape=(256, 32, 0))
     assert judge(memory, job, Step(6, 1536, 256, 32), 3.0, 1.0)[0] == "skip"
     assert judge(memory, job, Step(6, 1536, 512, 64), 3.0, 1.0)[0] == "take"
 
 
 def test_a_gradient_norm_alone_is_a_spike_too(tmp_path: Path) -> None:
-    memory = Memory(losses=(1.0,) * 6, norms=(1.0, 1.1, 0.9, 1.0, 1.2, 0.8), shape=(256, 32))
+    memory = Memory(losses=(1.0,) * 6, norms=(1.0, 1.1, 0.9, 1.0, 1.2, 0.8), shape=(256, 32, 0))
     verdict = [judge(memory, spiky_job(tmp_path), Step(6, 1536, 256, 32), 1.0, norm)[0] for norm in (3.0, 100.0, math.inf)]
     assert verdict == ["take", "skip", "skip"]
 
