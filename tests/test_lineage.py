@@ -81,7 +81,7 @@ def test_a_law_that_is_not_followed_is_no_input_and_changes_nothing(home):
         for partition in catalog().partitions(stage):
             materialize(catalog(), stage, partition)
     folder = catalog().folder("data_mix")
-    with pytest.raises(MissingDataset, match="mixture_law/all is not materialized"):
+    with pytest.raises(MissingDataset, match="mixture_runs/all is not materialized"):
         catalog("mix.choose=law").folder("data_mix")
     for stage in ("mixture_runs", "mixture_law"):
         materialize(catalog("mix.choose=law"), stage, "all")

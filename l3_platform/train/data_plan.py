@@ -57,7 +57,7 @@ class DataPlan(BaseModel):
     order_start: int = Field(
         default=0, description="token from which this order holds; that of its parent, where a branch goes on in it"
     )
-    order_before: Mapping[str, int] = Field(default={}, description="tokens of each domain that were read before it")
+    order_before: Mapping[str, int] = Field(default={}, description="tokens of each domain read before it")
 
     @classmethod
     def of(cls, job: TrainJob, fingerprint: str) -> DataPlan:
