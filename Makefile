@@ -19,10 +19,9 @@ demo: install  ## the whole house on the built-in small web, then the report
 up: install  ## Dagster UI and MLflow on 127.0.0.1
 	$(BIN)/l3 up
 
-test: install lint  ## unit tests, then slow ones in parallel, then those that kill processes and drive a browser, one at a time
+test: install lint  ## unit tests, then those that train, kill processes, start servers and drive a browser
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow'
-	$(BIN)/pytest -n $(WORKERS) --dist loadscope -m slow --ignore tests/end_to_end --ignore tests/launch
-	$(BIN)/pytest -m slow tests/end_to_end tests/launch
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m slow
 
 lint: install
 	$(BIN)/ruff format --check .
