@@ -11,7 +11,10 @@ def _beats_unigram(made: Made) -> Verdict:
 
 
 def _annealing_helps(made: Made) -> Verdict:
-    """Annealing is to teach what its mix upsamples: held-out loss falls over the domains of which it holds more than before."""
+    """Annealing is to teach what its mix upsamples: held-out loss falls over the domains of which it holds more than before.
+
+    Compared with the model that annealing began from, at the short length that all of them are judged at.
+    """
     rows = sorted(made.catalog.dataset("data_mix").read().to_pylist(), key=lambda row: row["from_tokens"])
     shares = {(row["phase"], row["domain_group"]): row["share"] for row in rows}  # of pre-training, those of its last mixture
     upsampled = sorted({name for phase, name in shares if phase == "anneal" and shares["anneal", name] > shares["pretrain", name]})
@@ -19,17 +22,17 @@ def _annealing_helps(made: Made) -> Verdict:
     if not seen:
         return Verdict(True, {"domains": ", ".join(upsampled), "held out": "nothing of them: not judged"})
     loss = {}
-    for model in ("pretrained", "annealed"):
+    for model in ("long_context", "annealed"):
         rows = [row for row in made.dataset.read().to_pylist() if row["model"] == model and row["domain_group"] in upsampled]
         loss[model] = sum(row["loss"] * row["tokens"] for row in rows) / max(sum(row["tokens"] for row in rows), 1)
-    return Verdict(loss["annealed"] < loss["pretrained"], {"domains": ", ".join(upsampled), **loss})
+    return Verdict(loss["annealed"] < loss["long_context"], {"domains": ", ".join(upsampled), **loss})
 
 
 def _show(made: Made) -> Card:
     from l3_platform.evaluate.plot import annealing_chart
 
     table = made.dataset.read()
-    return Card(samples={"losses": table}, chart=annealing_chart(table, "pretrained", "annealed"))
+    return Card(samples={"losses": table}, chart=annealing_chart(table, "long_context", "annealed"))
 
 
 @stage_asset(
@@ -48,7 +51,7 @@ def _show(made: Made) -> Card:
     show=_show,
 )
 def evaluation(build: Build) -> Built:
-    """Held-out loss and bits per byte of each domain, before and after annealing, beside a unigram model's."""
+    """Held-out loss and bits per byte of each domain after each phase of training, beside a unigram model's."""
     from l3_platform.evaluate.build import build_evaluation
 
     names, metrics = build_evaluation(**build.inputs, out=build.out, settings=build.settings)

@@ -26,6 +26,7 @@ from l3_platform.trained import Phase, Trained, resolve
 Verdict = Literal[
     "seen",
     "seen in part",
+    "skipped",  # it was read, and its steps did not reach the weights
     "not reached",  # it comes in a later step of the run
     "beyond the end",  # the run ends before it comes
     "no share",  # of its domain in any mixture, or not when its turn would come
@@ -103,16 +104,22 @@ def _seen(page: Story, model: Trained, catalog: Catalog) -> Seen:
     listed = stream_files(catalog.dataset("token_shards"), TRAIN)[domain]
     before = [tokens for name, tokens in listed.items() if name < place["file"]]
     start = sum(before) + place["start"]
-    reads = [read for phase in model.phases for read in _reads(phase, domain, start, count, Stream.of(listed.items()), model)]
+    every = [read for phase in model.phases for read in _reads(phase, domain, start, count, Stream.of(listed.items()), model)]
+    reads = [(read, reached) for read, reached in every if not _skipped(read, model)]
     sightings = [read for read, reached in reads if reached]
     times = np.zeros(count, np.int64)
     for read in sightings:
         if read.recorded is not False:
             times[read.first : read.last + 1] += 1
     coming = [read for read, reached in reads if not reached]
-    at = None if reads else _first_place(model.phases[-1].plan, domain, start, count)
+    at = None if every else _first_place(model.phases[-1].plan, domain, start, count)
     counted = int(np.count_nonzero(times)), int(times.min()), int(times.max())
-    return Seen(page, _verdict(times, coming, at), count, sightings, coming, *counted, at)
+    verdict = "skipped" if every and not reads else _verdict(times, coming, at)
+    return Seen(page, verdict, count, sightings, coming, *counted, at)
+
+
+def _skipped(read: Sighting, model: Trained) -> bool:
+    return any(start <= read.run_tokens < end for start, end in model.skipped)
 
 
 def _verdict(times: np.ndarray, coming: list[Sighting], beyond: int | None) -> Verdict:

@@ -129,7 +129,7 @@ STAGES = _stages(
         ("train", "anneal"),
         ("pretrained", "long_context", "training_plan", "token_shards", "data_mix", "tokenizer"),
     ),
-    Stage("evaluation", "2", ("evaluate",), ("pretrained", "annealed", "token_shards", "tokenizer")),
+    Stage("evaluation", "3", ("evaluate",), ("pretrained", "long_context", "annealed", "token_shards", "tokenizer")),
 )
 
 ANNOTATORS = ("simulated", "endpoint")  # what a classifier's `labels` may be beside a file

@@ -12,7 +12,7 @@ from l3_platform.settings import home, nearest
 from l3_platform.store import MissingDataset, StoreError, files
 from l3_platform.train import ledger
 from l3_platform.train.data_plan import FILE, DataPlan, plans_in, read_plans
-from l3_platform.train.job import RESULT_FILE, run_folder
+from l3_platform.train.job import RESULT_FILE, TrainResult, run_folder
 
 ASSETS = ("pretrained", "long_context", "annealed")
 
@@ -28,10 +28,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Trained:
-    """`name` as a person knows it; phases in the order of training, of which only the last may be unfinished."""
+    """`name` as a person knows it; phases in the order of training, of which only the last may be unfinished. `skipped`: tokens
+    [from, to) of the run that were read and did not reach the weights, because of a loss that was not finite or spiked."""
 
     name: str
     phases: tuple[Phase, ...]
+    skipped: tuple[tuple[int, int], ...] = ()
 
 
 def resolve(asked: str, catalog: Catalog) -> Trained:
@@ -75,16 +77,17 @@ def _at(folder: Path) -> Trained:
 
 def _checkpoint(folder: Path, name: str) -> Trained:
     position = json.loads((folder / "complete.json").read_text())["position"]
-    return _trained(name, read_plans(folder.parent), position["step"], folder.parent)
+    skipped = tuple((start, end) for start, end in position["memory"]["skipped"])
+    return _trained(name, read_plans(folder.parent), position["step"], folder.parent, skipped)
 
 
 def _exported(url: str, name: str) -> Trained:
-    """`url` may lie in an object store: only one small file is read."""
-    told = files.join(url, FILE)
-    return _trained(name, plans_in(files.read(told)) if files.exists(told) else (), None, Path(url).parent)
+    """`url` may lie in an object store: only its two small files are read."""
+    told, result = files.join(url, FILE), TrainResult.model_validate_json(files.read(files.join(url, RESULT_FILE)))
+    return _trained(name, plans_in(files.read(told)) if files.exists(told) else (), None, Path(url).parent, result.skipped)
 
 
-def _trained(name: str, plans: tuple[DataPlan, ...], step: int | None, near: Path) -> Trained:
+def _trained(name: str, plans: tuple[DataPlan, ...], step: int | None, near: Path, skipped: tuple[tuple[int, int], ...]) -> Trained:
     """`step`: where the last run of `plans` stood; None: at its end."""
     if not plans:
         raise StoreError(
@@ -92,7 +95,8 @@ def _trained(name: str, plans: tuple[DataPlan, ...], step: int | None, near: Pat
         )
     steps = [*(plan.last_step for plan in plans[:-1]), plans[-1].last_step if step is None else step]
     runs = [near, *_runs()]
-    return Trained(name, tuple(Phase(plan, last, _ledger_of(plan, runs)) for plan, last in zip(plans, steps, strict=True)))
+    phases = tuple(Phase(plan, last, _ledger_of(plan, runs)) for plan, last in zip(plans, steps, strict=True))
+    return Trained(name, phases, skipped)
 
 
 def _ledger_of(plan: DataPlan, runs: list[Path]) -> Path | None:

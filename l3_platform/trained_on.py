@@ -61,6 +61,8 @@ def _answer(seen: Seen, exposure: Exposure) -> str:
                 f"In part: {model} was trained on {seen.tokens_seen:,} of the {seen.tokens:,} tokens of {page} "
                 f"({_domain(seen)}), {_how_often(seen)}{_when(seen, step)}{_rest(seen, step)}."
             )
+        case "skipped":
+            return f"No: {model} read {what}, but in steps whose loss spiked: they were skipped and did not reach its weights."
         case "not reached":
             come = seen.coming[0]
             return f"Not yet: {model} has not come to {what}; it comes in {step(come)}, after {come.run_tokens:,} tokens."

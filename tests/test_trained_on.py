@@ -16,7 +16,7 @@ from l3_platform.store import MissingDataset, StoreError
 from l3_platform.tokens.build import build_token_shards, build_tokenizer, vocabulary
 from l3_platform.tokens.shards import stream_files
 from l3_platform.train import TrainJob, ledger
-from l3_platform.train.checkpoint import complete
+from l3_platform.train.branch import complete
 from l3_platform.train.interleave import Mixture
 from l3_platform.train.job import run_folder
 from l3_platform.train.loop import train
@@ -261,3 +261,26 @@ def test_the_answer_as_json_has_every_read(home: Catalog, run: TrainJob) -> None
     assert told["verdict"] == "seen" and told["model"]["phases"][0]["of"] == STEPS
     (fetch,) = told["fetches"]
     assert [read["step"] for read in fetch["sightings"]] == [read.step for read in exposure.fetches[0].sightings]
+
+
+def test_a_page_read_only_in_steps_that_were_skipped_did_not_reach_the_weights(home: Catalog, run: TrainJob) -> None:
+    """As if the whole run but its first step had been bad: what that step read was seen, all else was skipped."""
+    checkpoint = complete(run.folder)[0]
+    path = checkpoint / "complete.json"
+    honest = path.read_text()
+    facts = json.loads(honest)
+    facts["position"]["memory"]["skipped"] = [[96, 2784]]
+    path.write_text(json.dumps(facts))
+    try:
+        verdicts = Counter()
+        for row in documents(home):
+            exposure = of(str(row["doc_id"]), str(checkpoint), home)
+            (seen,) = exposure.fetches
+            assert all(read.step == 1 for read in seen.sightings)
+            assert seen.tokens_seen == len(scanned(home, run, row, 1)[0])
+            verdicts[seen.verdict] += 1
+            if seen.verdict == "skipped":
+                assert "did not reach its weights" in as_text(exposure)
+        assert verdicts["skipped"] and verdicts["seen"] + verdicts["seen in part"]
+    finally:
+        path.write_text(honest)

@@ -19,6 +19,7 @@ INDEX_COLUMNS = ["doc_id", "domain_group", "split", "file", "start", "tokens", "
 
 def build_evaluation(
     pretrained: Sequence[Dataset],
+    long_context: Sequence[Dataset],
     annealed: Sequence[Dataset],
     token_shards: Sequence[Dataset],
     tokenizer: Sequence[Dataset],
@@ -26,11 +27,15 @@ def build_evaluation(
     out: Writer,
     settings: Settings,
 ) -> tuple[Sequence[str], Mapping[str, Any]]:
-    """Held-out loss and bits per byte of each domain, before and after annealing, beside a unigram model's."""
+    """Held-out loss and bits per byte of each domain after each phase of training, beside a unigram model's."""
     words, available = vocabulary(tokenizer[0]), tokens_by_domain(token_shards[0])
     epochs = {domain: seen / available[domain] for domain, seen in tokens_seen(pretrained[0]).items() if available[domain]}
     table = evaluate_models(
-        {"pretrained": model_folder(pretrained[0]), "annealed": model_folder(annealed[0])},
+        {
+            "pretrained": model_folder(pretrained[0]),
+            "long_context": model_folder(long_context[0]),
+            "annealed": model_folder(annealed[0]),
+        },
         local_streams(token_shards[0], "held_out"),
         token_shards[0].read(INDEX_COLUMNS),
         mixture_counts(local_streams(token_shards[0], "train"), epochs, words.size),

@@ -187,6 +187,7 @@ class TrainResult(BaseModel):
     averaged: int = Field(description="checkpoints whose mean the final model is; 1: the last weights alone")
     skipped_steps: int = Field(0, description="steps whose tokens were consumed and did not reach the weights")
     skipped_tokens: int = 0
+    skipped: tuple[tuple[int, int], ...] = Field((), description="and which: [from, to) in tokens of the run, its parents' too")
     rollbacks: int = Field(0, description="returns to an earlier checkpoint because of a loss that did not recover")
     held_out: Mapping[str, tuple[float, int]] = Field(description="domain: (summed nats, predicted tokens)")
     branched_at: int = Field(0, description="tokens behind the run where it branched; steps, tokens and flops are its own")

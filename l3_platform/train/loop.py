@@ -188,6 +188,7 @@ class _Run:
             held_out=held_out,
             skipped_steps=self.position.memory.skipped_steps - self.start.memory.skipped_steps,
             skipped_tokens=self.position.memory.skipped_tokens - self.start.memory.skipped_tokens,
+            skipped=self.position.memory.skipped,
             rollbacks=self.position.memory.rollbacks - self.start.memory.rollbacks,
             branched_at=self.start.tokens,
             probe_nats=tuple(choice_nats(self.model, probes, self.bos_id, self.here, self.mesh)),

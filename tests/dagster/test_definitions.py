@@ -20,11 +20,11 @@ def graph():
 
 
 def loaded() -> dict:
-    """Modules and seconds of a fresh process that loads the code location, as every step process does."""
+    """Modules and processor seconds of a fresh process that loads the code location, as every step process does."""
     program = (
-        "import time; start = time.perf_counter()\n"
+        "import time; start = time.process_time()\n"
         "import jobs.definitions; jobs.definitions.definitions().resolve_all_job_defs()\n"
-        "import json, sys; print(json.dumps({'seconds': time.perf_counter() - start, 'modules': list(sys.modules)}))"
+        "import json, sys; print(json.dumps({'seconds': time.process_time() - start, 'modules': list(sys.modules)}))"
     )
     return json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout)
 
@@ -56,7 +56,7 @@ def test_loading_the_code_location_imports_nothing_heavy():
     assert [name for name in HEAVY if name in modules] == []
 
 
-def test_loading_the_code_location_takes_under_three_seconds():
+def test_loading_the_code_location_takes_under_three_seconds_of_one_core():
     assert min(loaded()["seconds"] for _ in range(2)) < 3.0
 
 
