@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: install demo up test lint bench-curation pictures clean
+.PHONY: install demo up test lint bench-curation bench-train pictures clean
 
 install: .venv/installed
 
@@ -28,6 +28,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+bench-train: .venv-bench/installed  ## tokens a second beside transformers and litgpt, one run
+	.venv-bench/bin/python -m benchmarks.training
 
 bench-curation: .venv-bench/installed  ## side by side with named peers, one table of ratios from one run
 	.venv-bench/bin/python -m benchmarks $(PARTS)
