@@ -259,9 +259,9 @@ class Mixture(Section):
         ge=0,
         description="of the run that the mixture is for: bounds shares by mix.max_epochs; 0: one pass over the data",
     )
-    doremi_seeds: int = Field(default=2, ge=0, description="runs of DoReMi, beside the law for comparison; 0 leaves it out")
+    doremi_seeds: int = Field(default=1, ge=0, description="runs of DoReMi, beside the law for comparison; 0 leaves it out")
     validation_layers: int = Field(default=3, ge=1, description="the next size up, for the candidates")
-    validation_budget: float = Field(default=1.2e11, gt=0, description="training FLOPs of each run there")
+    validation_budget: float = Field(default=8e10, gt=0, description="training FLOPs of each run there")
     validation_seeds: int = Field(default=4, ge=2, description="trainings of each candidate there, with the same seeds: pairs")
 
     @field_validator("runs")
