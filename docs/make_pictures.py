@@ -41,6 +41,9 @@ def dagster(url: str) -> None:
         time.sleep(3)
         page.keyboard.press("Alt+e")  # expand all groups
         time.sleep(4)
+        page.mouse.move(1900, 1700)
+        page.mouse.wheel(0, 500)  # zoom out: the whole graph does not fit otherwise
+        time.sleep(3)
         page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 200, "width": 2800, "height": 2050})
 
 
