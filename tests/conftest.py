@@ -5,7 +5,7 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Under `--dist loadgroup` a file stays on one worker, for its fixtures, and so do all that train over real networks:
     their rendezvous has a fixed port."""
