@@ -41,6 +41,8 @@ bench-curation: .venv-bench/installed  ## side by side with named peers, one tab
 	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
 		> $$(.venv-bench/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench,train]'
+	# litgpt asks for older libraries than ours, of which its model needs none.
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'litgpt>=0.5' lightning lightning-utilities torchmetrics
 	touch $@
 
 pictures: install  ## docs/images, from a demo run in headless Chromium
