@@ -36,13 +36,15 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--one", nargs=2, metavar=("WHO", "SHAPE"), help="print the tokens a second of one")
     options = parser.parse_args(arguments)
     if options.one:
         who, shape = options.one
         print(json.dumps(RUNNERS[who](*SHAPES[shape], options.steps, options.threads)))
         return
-    for shape, (config, rows, seq_len) in SHAPES.items():
+    for shape in options.shapes:
+        config, rows, seq_len = SHAPES[shape]
         best = dict.fromkeys(RUNNERS, 0.0)
         for _ in range(options.rounds):
             for who in RUNNERS:
