@@ -42,8 +42,12 @@ def dagster(url: str) -> None:
         page.keyboard.press("Alt+e")  # expand all groups
         time.sleep(4)
         page.mouse.move(1900, 1700)
-        page.mouse.wheel(0, 500)  # zoom out: the whole graph does not fit otherwise
-        time.sleep(3)
+        page.mouse.wheel(0, 800)  # zoom out: the whole graph does not fit otherwise
+        time.sleep(2)
+        page.mouse.down()
+        page.mouse.move(1850, 1950, steps=10)  # and drag it into the middle
+        page.mouse.up()
+        time.sleep(2)
         page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 200, "width": 2800, "height": 2050})
 
 
