@@ -42,7 +42,7 @@ def dagster(url: str) -> None:
         page.keyboard.press("Alt+e")  # expand all groups
         time.sleep(4)
         page.mouse.move(1900, 1700)
-        page.mouse.wheel(0, 800)  # zoom out: the whole graph does not fit otherwise
+        page.mouse.wheel(0, 800)  # one step out is all there is: the top of the graph is still cut off
         time.sleep(2)
         page.mouse.down()
         page.mouse.move(1850, 1950, steps=10)  # and drag it into the middle
