@@ -1,0 +1,162 @@
+"""Scaling laws, the model, its three stages of training and their evaluation (Llama 3, sections 3.2 to 3.4)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from l3_platform.settings.section import Section
+
+
+class Scaling(Section):
+    """IsoFLOP sweep. The paper: ten budgets 6e18 to 1e22 FLOPs, models of 40 M to 16 B (section 3.2.1)."""
+
+    budgets: tuple[float, ...] = Field(default=(1.5e11, 3e11, 6e11), description="training FLOPs, C = 6·N·D")
+    layers: tuple[int, ...] = Field(
+        default=(1, 2, 3, 4), description="sizes tried at each budget, as layers; width = aspect·layers"
+    )
+    aspect: int = Field(default=8, description="d_model a layer")
+    seq_len: int = 128
+    batch_tokens: int = 512
+    learning_rate: float = 8e-3
+    schedule: Literal["cosine", "wsd"] = Field(
+        default="cosine", description="cosine: a run a point (Llama 3); wsd: one stable run a size, from which each budget branches"
+    )
+    decay_share: float = Field(default=0.2, gt=0, lt=1, description="wsd: of a point's tokens, those of its decay")
+    workers: int = Field(default=2, description="points trained at a time")
+    min_tokens: int = Field(default=8192, description="points with fewer training tokens are left out")
+    max_epochs: float = Field(default=4.0, description="points that would repeat the data more often are left out")
+    retry_failed: bool = Field(
+        default=False, description="train points (of mixtures, too) again that failed before; the others stay"
+    )
+
+
+class Model(Section):
+    """Shape when the plan does not choose it; `preset` is a key of `l3_platform.model.presets`."""
+
+    preset: str = Field(default="", description="empty: the shape is what `training_plan` chooses")
+    head_dim: int = 8
+    kv_group: int = Field(default=2, description="query heads a KV head")
+    rope_theta: float = 500_000.0
+    norm_eps: float = 1e-5
+
+
+class Stage(Section):
+    """One row of the batch ramp: from `from_tokens` on, batches of `batch_tokens` in sequences of `seq_len`."""
+
+    from_tokens: int = 0
+    batch_tokens: int = 2048
+    seq_len: int = 128
+
+
+class Train(Section):
+    budget_flops: float = Field(default=1.5e12, description="compute of the final model (Llama 3 405B: 3.8e25)")
+    nodes: int = Field(default=2, description="torchrun agents")
+    processes_per_node: int = 1
+    data_parallel_shard: int = Field(default=0, description="FSDP2 shard degree; 0: all data-parallel ranks")
+    tensor_parallel: int = Field(default=1, ge=1, description="ranks that share every matrix, with sequence and loss parallelism")
+    context_parallel: int = Field(default=1, ge=1, description="ranks that share every sequence, two chunks of it each")
+    pipeline_parallel: int = Field(default=1, ge=1, description="ranks that share the layers")
+    pipeline_schedule: Literal["1f1b", "interleaved", "zero_bubble"] = "1f1b"
+    pipeline_stages_per_rank: int = Field(default=0, ge=0, description="0: one under 1f1b, two under the others")
+    pipeline_micro_batches: int = Field(
+        default=0, ge=0, description="of a data rank's batch; 0: of micro_batch_tokens each, or without them of one sequence"
+    )
+    ramp: tuple[Stage, ...] = (Stage(from_tokens=0, batch_tokens=1024), Stage(from_tokens=262_144, batch_tokens=2048))
+    schedule: Literal["cosine", "wsd"] = Field(default="cosine", description="wsd: warm-up, stable, decay (Hu et al. 2024)")
+    decay_share: float = Field(default=0.2, gt=0, le=1, description="wsd: of the tokens, those of the linear fall at the end")
+    learning_rate: float = 6e-3
+    min_learning_rate_ratio: float = Field(
+        default=0.1, description="of the peak, at the end of the schedule (Llama 3: 8e-7 / 8e-5)"
+    )
+    warmup_tokens: int = 32_768
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    gradient_clip: float = 1.0
+    seed: int = 7
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    activation_checkpointing: bool = False
+    document_mask: bool = True
+    checkpoint_every_tokens: int = 262_144
+    keep_checkpoints: int = 3
+    log_every_steps: int = 1
+    launcher: Literal["local", "hosts", "slurm", "kubernetes"] = Field(
+        default="local", description="torchrun agents here, or on machines as the section of that name says"
+    )
+    max_restarts: int = Field(default=3, description="whole-job relaunches from the newest complete checkpoint")
+    shutdown_seconds: float = Field(default=8.0, description="torchrun's grace between TERM and KILL; a checkpoint must fit in it")
+    stall_seconds: float = Field(
+        default=1800.0,
+        ge=0,
+        description="without a logged step, ten times as long before the first, that count as lost; 0: never",
+    )
+    threads: int = Field(default=1, description="CPU threads a rank")
+    micro_batch_tokens: int = Field(default=0, description="tokens a rank and forward pass; 0: its whole batch at once")
+    peak_flops: float = Field(default=0.0, description="of one device, FLOPs a second, for MFU in the metrics; 0: not reported")
+    spike_zscore: float = Field(
+        default=8.0, description="robust z-score of loss or gradient norm from which a step is skipped; 0: only if not finite"
+    )
+    spike_window: int = Field(default=64, description="steps that a step is compared with")
+    max_skipped_steps: int = Field(
+        default=5, description="skipped in a row before the run goes back to a checkpoint; 0: off, what is not finite ends the run"
+    )
+    max_rollbacks: int = Field(default=2, description="returns to a checkpoint in a run; beyond, it fails")
+    hang_seconds: float = Field(
+        default=300.0, description="without a finished step, after which ranks dump their stacks and all are relaunched; 0: never"
+    )
+
+
+class LongStage(Section):
+    """One stage of growing length: so many tokens in sequences of `seq_len`."""
+
+    seq_len: int = Field(ge=2)
+    tokens: int = Field(ge=1)
+    batch_tokens: int = Field(ge=2, description="a multiple of seq_len")
+
+
+class LongContext(Section):
+    """Continued pre-training on longer and longer sequences (Llama 3, section 3.4.2): a stage is over once the loss on short
+    sequences has recovered and the needle is found at every length so far."""
+
+    stages: tuple[LongStage, ...] = (
+        LongStage(seq_len=256, tokens=24_576, batch_tokens=2048),
+        LongStage(seq_len=512, tokens=24_576, batch_tokens=2048),
+    )
+    short_loss_tolerance: float = Field(
+        default=0.03, ge=0, description="of the held-out loss in sequences as before, over the pre-trained model's, nats a token"
+    )
+    needle_accuracy: float | None = Field(
+        default=None, ge=0, le=1, description="wanted at every length and depth (Llama 3: 1.0); none: measured, not judged"
+    )
+    needle_depths: int = Field(default=5, ge=1, description="places of the needle, from 0 to 100 % of the text")
+    needle_trials: int = Field(default=4, ge=1, description="needles a length and depth")
+    needle_choices: int = Field(default=4, ge=2, description="values to choose from: chance is one in so many")
+    extra_slices: int = Field(default=2, ge=0, description="more training, at most, where a stage has not passed")
+    extra_share: float = Field(default=0.25, gt=0, description="of the stage's tokens, in each")
+    required: bool = Field(default=False, description="stop what comes after where the last length is not reached")
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        lengths = [stage.seq_len for stage in self.stages]
+        if lengths != sorted(set(lengths)):
+            raise ValueError(f"the lengths of the stages must grow, they are {lengths}")
+        for stage in self.stages:
+            if stage.batch_tokens % stage.seq_len:
+                raise ValueError(f"batch_tokens {stage.batch_tokens} is no multiple of seq_len {stage.seq_len}")
+            if stage.tokens < stage.seq_len:
+                raise ValueError(f"{stage.tokens} tokens are less than one sequence of {stage.seq_len}")
+        return self
+
+
+class Anneal(Section):
+    """Learning rate linearly to zero on the annealing mix; the mean of its checkpoints is the result (section 3.4.3)."""
+
+    tokens: int = 98_304
+    checkpoints: int = Field(default=3, description="averaged")
+
+
+class Evaluate(Section):
+    batch_sequences: int = 16
+    max_tokens_per_domain: int = 100_000
