@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: install demo up test lint bench-curation bench-train pictures clean
+.PHONY: install demo up test test-exhaustive lint bench-curation bench-train pictures clean
 
 install: .venv/installed
 
@@ -20,8 +20,11 @@ up: install  ## Dagster UI and MLflow on 127.0.0.1
 	$(BIN)/l3 up
 
 test: install lint  ## unit tests, then those that train, kill processes, start servers and drive a browser
-	$(BIN)/pytest -n $(WORKERS) -m 'not slow'
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m slow
+	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not exhaustive'
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'slow and not exhaustive'
+
+test-exhaustive: install  ## what takes minutes for one claim: interval coverage, 10,000 mutations, 16 processes
+	$(BIN)/pytest -n $(WORKERS) --dist load -m exhaustive
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -29,8 +32,9 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-bench-train: .venv-bench/installed  ## tokens a second beside transformers and litgpt, one run
+bench-train: .venv-bench/installed  ## tokens a second beside transformers and litgpt; what Dagster and MLflow cost
 	.venv-bench/bin/python -m benchmarks.training
+	.venv-bench/bin/python -m benchmarks.tracking_cost
 
 bench-curation: .venv-bench/installed  ## side by side with named peers, one table of ratios from one run
 	.venv-bench/bin/python -m benchmarks $(PARTS)

@@ -1,7 +1,8 @@
 """Training speed beside named peers: the same shape, tokens, optimizer, clipping and threads; fp32 on CPU, a process each.
 
 Ours is the whole loop, `l3_platform.train`: data order, ledger, learning rate, metrics. A peer is its model in the plain loop
-that its users write, with torch's fused AdamW, fed from memory. Rounds alternate, and the best of each counts.
+that its users write, with torch's fused AdamW, fed from memory. Each is run as it is and with torch.compile (ours: train.compile).
+Rounds alternate, and the best of each counts.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ SHAPES = {
     "larger": (ModelConfig(vocab_size=16_384, d_model=512, layers=8, heads=8, kv_heads=4, ffn=1408), 4, 512),
 }
 WARM_UP, BARS = 5, {"transformers": 1.2, "litgpt": 1.0}
+COMPILED = ", compiled"
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -41,20 +43,21 @@ def main(arguments: Sequence[str] = ()) -> None:
     options = parser.parse_args(arguments)
     if options.one:
         who, shape = options.one
-        print(json.dumps(RUNNERS[who](*SHAPES[shape], options.steps, options.threads)))
+        name, comma, _ = who.partition(",")
+        print(json.dumps(RUNNERS[name](*SHAPES[shape], options.steps, options.threads, compiled=bool(comma))))
         return
     for shape in options.shapes:
         config, rows, seq_len = SHAPES[shape]
-        best = dict.fromkeys(RUNNERS, 0.0)
+        best = dict.fromkeys([name + way for way in ("", COMPILED) for name in RUNNERS], 0.0)
         for _ in range(options.rounds):
-            for who in RUNNERS:
+            for who in best:
                 best[who] = max(best[who], _alone(who, shape, options))
         title = (
             f"Training, {parameters(config):,} parameters, {rows} sequences of {seq_len} tokens, {options.threads} threads, fp32"
         )
-        table = Table("who", "tokens/s", "ours is", title=title)
+        table = Table("who", "tokens/s", "ours is", "ours, compiled, is", title=title)
         for who, pace in best.items():
-            table.add_row(who, f"{pace:,.0f}", f"{best['l3'] / pace:.2f} x")
+            table.add_row(who, f"{pace:,.0f}", *(f"{best[ours] / pace:.2f} x" for ours in ("l3", f"l3{COMPILED}")))
             if who in BARS:
                 ratios.note(f"training, {shape} model, tokens a second: {who}", best["l3"] / pace, bar=BARS[who])
         Console().print(table)
@@ -69,7 +72,7 @@ def _alone(who: str, shape: str, options: argparse.Namespace) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _l3(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int) -> float:
+def _l3(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, *, compiled: bool) -> float:
     from l3_platform.settings import Stage
     from l3_platform.train import TrainJob
     from l3_platform.train.loop import train
@@ -82,13 +85,13 @@ def _l3(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int) 
         job = TrainJob(
             folder=f"{folder}/run", output=f"{folder}/model", model=config, data={"web": (str(stream),)}, shares={"web": 1.0},
             bos_id=0, eos_id=1, total_tokens=(WARM_UP + steps) * batch, ramp=(Stage(batch_tokens=batch, seq_len=seq_len),),
-            learning_rate=1e-4, threads=threads, document_mask=False,
+            learning_rate=1e-4, threads=threads, document_mask=False, compile=compiled,
         )  # fmt: skip
         train(job, seen.append)
     return steps * batch / sum(row["seconds"] for row in seen[WARM_UP:])
 
 
-def _transformers(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int) -> float:
+def _transformers(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, *, compiled: bool) -> float:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(
@@ -98,6 +101,8 @@ def _transformers(config: ModelConfig, rows: int, seq_len: int, steps: int, thre
             max_position_embeddings=seq_len, tie_word_embeddings=False, attn_implementation="sdpa",
         )
     )  # fmt: skip
+    if compiled:
+        model.compile()
 
     def loss_of(tokens: Any) -> Any:
         return model(input_ids=tokens[:, :-1], labels=tokens[:, :-1], use_cache=False).loss
@@ -105,7 +110,7 @@ def _transformers(config: ModelConfig, rows: int, seq_len: int, steps: int, thre
     return _plain_loop(model, loss_of, config, rows, seq_len, steps, threads)
 
 
-def _litgpt(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int) -> float:
+def _litgpt(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, *, compiled: bool) -> float:
     from litgpt import GPT, Config
     from litgpt.utils import chunked_cross_entropy
 
@@ -116,6 +121,8 @@ def _litgpt(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: i
             rotary_percentage=1.0, parallel_residual=False, bias=False, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP",
         )
     )  # fmt: skip
+    if compiled:
+        model.compile()
 
     def loss_of(tokens: Any) -> Any:
         return chunked_cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], chunk_size=0)

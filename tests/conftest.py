@@ -11,7 +11,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     their rendezvous has a fixed port."""
     for item in items:
         path = item.path.relative_to(REPOSITORY / "tests")
-        networked = path.parts[0] == "launch" or path.name == "test_hosts.py"
+        networked = path.parts[0] == "launch" or path.name in ("test_hosts.py", "test_slurm.py")
         item.add_marker(pytest.mark.xdist_group("launch" if networked else str(path)))
 
 

@@ -82,7 +82,7 @@ def test_an_unknown_file_is_named(source, tmp_path):
         source.fetch("demo-1", WarcFile("x.warc.gz", ""), str(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_three_thousand_pages_hold_eight_megabytes_of_text(tmp_path):
     source = DemoSource(Crawl(demo_pages=3000))
     pages = [r for r in responses(source, tmp_path) if getattr(r, "http_status", None) == 200]

@@ -168,7 +168,7 @@ def test_300_mutants_are_accounted_for(monkeypatch):
     hold(mutants("quick", built(), 300), monkeypatch, compare_every=2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_10_000_mutants_are_accounted_for(shared_data, monkeypatch):
     real = {path.name: path.read_bytes() for path in sorted((shared_data / "warc").iterdir()) if path.stat().st_size < 20_000}
     assert len(real) > 6

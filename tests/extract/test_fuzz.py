@@ -45,7 +45,7 @@ def test_300_damaged_pages_give_a_page_or_a_reason(pages):
     _fuzz(pages, 300)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_10000_damaged_pages_give_a_page_or_a_reason(pages, shared_data):
     import pyarrow.parquet as pq
 

@@ -39,8 +39,13 @@ def make_job(tokens: tuple[str, ...]) -> Callable[[Path], TrainJob]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(make_job: Callable[[Path], TrainJob], tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return run_training(make_job(tmp_path_factory.mktemp("undisturbed")), SETTINGS)
+def undisturbed_job(make_job: Callable[[Path], TrainJob], tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
+    return make_job(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_job: TrainJob) -> TrainResult:
+    return run_training(undisturbed_job, SETTINGS)
 
 
 @pytest.fixture(scope="session")

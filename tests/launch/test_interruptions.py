@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import pytest
 
-from l3_platform.launch import run_training
 from l3_platform.launch.causes import Cause
 from l3_platform.launch.effective_time import STEPS, effective_time
 from l3_platform.launch.interruptions import (
@@ -27,9 +26,7 @@ from l3_platform.launch.interruptions import (
     settle,
 )
 from l3_platform.launch.protocol import State
-from l3_platform.settings import Train
-from l3_platform.train import TrainingStopped, TrainJob, TrainResult
-from tests.launch.test_faults import CLIENT, RANK, step_of
+from l3_platform.train import TrainingStopped, TrainJob
 
 MakeJob = Callable[[Path], TrainJob]
 Processes = Callable[..., list[psutil.Process]]
@@ -176,37 +173,3 @@ def test_an_attempt_that_outlives_its_client_is_one_attempt(make_job: MakeJob, t
         outcome.state = State("finished")
     assert read_interruptions(job.folder) == []
     assert [attempt.outcome for attempt in read_attempts(job.folder)] == ["finished"]
-
-
-@pytest.mark.slow
-def test_a_killed_rank_and_a_killed_client_are_rows_and_the_time_they_cost_is_told(
-    make_job: MakeJob, undisturbed: TrainResult, tmp_path: Path, settings: Train, processes: Processes
-) -> None:
-    make_job(tmp_path).write(tmp_path / "job.json")
-    client = subprocess.Popen(
-        [sys.executable, "-c", CLIENT, str(tmp_path / "job.json"), settings.model_dump_json()],
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert client.stdout is not None
-    next(line for line in client.stdout if step_of(line) >= 50)
-    client.kill()
-    client.wait()
-    killed: list[psutil.Process] = []
-
-    def kill_once(line: str) -> None:
-        if step_of(line) >= 150 and not killed:
-            killed.append(processes(tmp_path, RANK)[-1])
-            killed[0].send_signal(signal.SIGKILL)
-
-    assert run_training(make_job(tmp_path), settings, on_line=kill_once) == undisturbed
-    of_client, of_rank = read_interruptions(tmp_path / "run")
-    assert "ended without a word" in of_client.evidence and of_client.cause is Cause.UNKNOWN
-    assert "exitcode: -9" in of_rank.evidence and of_rank.cause is Cause.UNKNOWN
-    assert of_rank.restarted is not None and 100 < of_rank.checkpoint <= of_rank.step
-    told = effective_time(tmp_path / "run")
-    assert told is not None and told.attempts == 3 and [row.attempt for row in told.interruptions] == [1, 2]
-    assert told.wall_seconds == pytest.approx(sum(told.parts.values()), abs=0.01)
-    attempts = read_attempts(tmp_path / "run")
-    assert attempts[-1].ended is not None
-    assert told.wall_seconds == pytest.approx((attempts[-1].ended - attempts[0].started).total_seconds(), abs=0.5)
-    assert 0.0 < told.share < 1.0 and told.parts[STEPS] > 0.0

@@ -65,11 +65,9 @@ def test_the_client_gives_up_after_so_many_relaunches_without_a_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_finished_job_starts_nothing(make_job: MakeJob, undisturbed: TrainResult, tmp_path: Path, settings: Train) -> None:
-    job = make_job(tmp_path)
-    first = run_training(job, settings.model_copy(update={"nodes": 1}))
-    assert run_training(job, settings) == first
-    assert len(list((tmp_path / "run" / "logs").iterdir())) == 1
+def test_a_finished_job_starts_nothing(undisturbed_job: TrainJob, undisturbed: TrainResult, settings: Train) -> None:
+    assert run_training(undisturbed_job, settings) == undisturbed
+    assert len(list((Path(undisturbed_job.folder) / "logs").iterdir())) == 1
 
 
 def test_launching_imports_no_torch() -> None:

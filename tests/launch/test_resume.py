@@ -98,7 +98,6 @@ def test_other_numbers_of_ranks_consume_each_token_exactly_once(make_job: MakeJo
 def test_on_the_same_mesh_the_losses_are_those_of_an_undisturbed_run_bit_for_bit(make_job: MakeJob) -> None:
     whole, broken = make_job("whole"), make_job("broken")
     steps = run(whole, ranks=2)
-    stops = [run(broken, ranks=2, stop_at=10), run(broken, ranks=2, stop_at=100)]
-    assert run(broken, ranks=2) == steps and 10 <= stops[0] < stops[1] < steps
+    assert 100 <= run(broken, ranks=2, stop_at=100) < run(broken, ranks=2) == steps
     assert losses(broken) == losses(whole)
     assert np.array_equal(read(broken.folder), read(whole.folder))

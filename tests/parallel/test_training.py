@@ -25,7 +25,8 @@ def train_until(rank: int, job: TrainJob, stop_after: int) -> TrainResult | None
 
 def job(folder: Path, **changes: Any) -> TrainJob:
     # Epsilon as in the differential suite: signs of tiny gradients would make much of rounding.
-    return job_in(folder, model=MODEL, epsilon=1e-2, total_tokens=6144, average_last=2, micro_batch_tokens=64, **changes)
+    known: dict[str, Any] = {"model": MODEL, "epsilon": 1e-2, "total_tokens": 6144, "average_last": 2, "micro_batch_tokens": 64}
+    return job_in(folder, **(known | changes))
 
 
 def same(got: TrainJob, expected: TrainJob, result: TrainResult, right: TrainResult) -> None:
@@ -63,9 +64,10 @@ def test_a_checkpoint_written_on_one_mesh_goes_on_on_others_to_the_same_model(tm
 def test_a_job_in_four_dimensions_starts_from_an_exported_model(tmp_path: Path) -> None:
     first = job(tmp_path / "first")
     train(first)
-    whole = job(tmp_path / "whole", init_from=first.output, seed=8)
+    short = {"init_from": first.output, "seed": 8, "total_tokens": 2048, "checkpoint_every_tokens": 1024}
+    whole = job(tmp_path / "whole", **short)
     right = train(whole)
-    cut = job(tmp_path / "cut", init_from=first.output, seed=8, tensor_parallel=2, context_parallel=2, pipeline_parallel=2)
+    cut = job(tmp_path / "cut", **short, tensor_parallel=2, context_parallel=2, pipeline_parallel=2)
     result = in_processes(8, tmp_path, train_until, cut, 99)
     same(cut, whole, result, right)
 

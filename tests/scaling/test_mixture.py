@@ -38,7 +38,7 @@ def regmix(shared_data):
     return shares, losses[:, column], fit_mixture_law(shares, losses[:, column]), tests
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("size", "bar"), [("1m", 0.985), ("60m", 0.98), ("1B", 0.955)])
 def test_the_order_of_regmix_s_unseen_mixtures_is_predicted_at_every_size(regmix, size, bar):
     _, _, law, tests = regmix
@@ -46,7 +46,7 @@ def test_the_order_of_regmix_s_unseen_mixtures_is_predicted_at_every_size(regmix
     assert spearman(law.predict(shares), loss) >= bar
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_mixture_found_beats_the_best_that_regmix_trained(regmix):
     shares, loss, law, _ = regmix
     _, predicted = best_mixture(law, shares.mean(axis=0))

@@ -35,23 +35,17 @@ def shards(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, int]]:
     return {name: (state.st_ino, state.st_mtime_ns) for name, state in states.items()}
 
 
-def test_a_killed_sweep_resumes_without_training_finished_points_again(tmp_path):
-    kill_in_the_middle(tmp_path)
-    before = shards(tmp_path, writer(tmp_path).finished())
+def test_a_killed_sweep_goes_on_without_training_a_finished_point_again_to_the_bytes_of_an_undisturbed_one(tmp_path):
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    killed.mkdir()
+    undisturbed.mkdir()
+    kill_in_the_middle(killed)
+    before = shards(killed, writer(killed).finished())
     assert 2 <= len(before) < len(LAYERS) * len(BUDGETS), "killed too late: nothing was left to do"
-    (tmp_path / "trained").write_text("")
-    subprocess.run([*SWEEP, str(tmp_path)], check=True, capture_output=True, timeout=600)
-    trained = (tmp_path / "trained").read_text().split()
-    names = [shard.name for shard in Dataset.open(str(tmp_path / "sweep")).shards]
-    assert sorted([*before, *trained]) == names
-    assert shards(tmp_path, before) == before
-
-
-def test_a_killed_sweep_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
-    for name in ("killed", "undisturbed"):
-        (tmp_path / name).mkdir()
-    kill_in_the_middle(tmp_path / "killed")
-    for name in ("killed", "undisturbed"):
-        subprocess.run([*SWEEP, str(tmp_path / name)], check=True, capture_output=True, timeout=600)
-    killed, undisturbed = (Dataset.open(str(tmp_path / name / "sweep")) for name in ("killed", "undisturbed"))
-    assert killed.digest == undisturbed.digest
+    (killed / "trained").write_text("")
+    for folder in (killed, undisturbed):
+        subprocess.run([*SWEEP, str(folder)], check=True, capture_output=True, timeout=600)
+    ended = Dataset.open(str(killed / "sweep"))
+    assert sorted([*before, *(killed / "trained").read_text().split()]) == [shard.name for shard in ended.shards]
+    assert shards(killed, before) == before
+    assert ended.digest == Dataset.open(str(undisturbed / "sweep")).digest

@@ -1,0 +1,45 @@
+"""The asset `pretrained` on a real Slurm of two nodes: a node is lost, and its bytes are those of a run that nobody disturbed."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from l3_platform.launch.protocol import job_name
+from tests.end_to_end.conftest import World, wait_for
+from tests.launch.slurm_cluster import SlurmCluster, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(SlurmCluster.missing()), reason=SlurmCluster.missing())]
+
+ON_SLURM = ("train.launcher=slurm", "slurm.poll_seconds=0.5", 'slurm.setup=["export GLOO_SOCKET_IFNAME=lo"]')
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    one = SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        one.start()
+        yield one
+    finally:
+        one.stop()
+
+
+def states(world: World) -> str:
+    """Of the asset's job, while Slurm knows of it."""
+    folders = world.home.glob("checkpoints/pretrained-*")
+    return " ".join(run("squeue", "--noheader", "--format=%T", "--name", job_name(folder)) for folder in folders)
+
+
+def test_the_asset_survives_a_lost_node_of_slurm(world: World, undisturbed: World, cluster: SlurmCluster) -> None:
+    world.overrides = (*world.overrides, *ON_SLURM)
+    training = world.start("run", "--select", "pretrained")
+    wait_for(world.checkpoints, 120, "the first checkpoint")
+    assert states(world) == "RUNNING"
+    cluster.kill_node("node2")
+    wait_for(lambda: states(world) == "PENDING", 90, "Slurm to requeue the job")
+    cluster.start_node("node2")
+    log = world.home / "run.log"
+    assert training.wait(180) == 0, log.read_text()
+    assert log.read_text().count("submitted Slurm job") == 1, "Slurm requeued; nobody submitted again"
+    assert world.dataset("pretrained") == undisturbed.dataset("pretrained")
+    (lost,) = world.time_of("pretrained")["interruptions"]
+    assert lost["attempt"] == 1
