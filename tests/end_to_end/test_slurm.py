@@ -15,12 +15,8 @@ ON_SLURM = ("train.launcher=slurm", "slurm.poll_seconds=0.5", 'slurm.setup=["exp
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    one = SlurmCluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        one.start()
+    with SlurmCluster(tmp_path_factory.mktemp("slurm")) as one:
         yield one
-    finally:
-        one.stop()
 
 
 def states(world: World) -> str:

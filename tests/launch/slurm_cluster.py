@@ -50,7 +50,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 class SlurmCluster:
-    """`start` sets SLURM_CONF for this process and its children; `stop` ends every daemon and step."""
+    """Entering it sets SLURM_CONF for this process and its children; leaving it ends every daemon and step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,7 +64,7 @@ class SlurmCluster:
         absent = [daemon for daemon in DAEMONS if not shutil.which(daemon)]
         return f"{', '.join(absent)} not installed: apt-get install slurm-wlm munge" if absent else ""
 
-    def start(self) -> None:
+    def __enter__(self) -> SlurmCluster:
         os.environ["SLURM_CONF"] = str(self.configuration)
         munge = self.folder / "munge"
         for name in ("state", "munge"):
@@ -75,12 +75,17 @@ class SlurmCluster:
         run("munged", "--force", *(f"--{option}={munge / name}" for option, name in parts.items()))
         ports = [_free_port() for _ in range(3)]
         self.configuration.write_text(CONFIGURATION.format(host=socket.gethostname(), ports=ports, folder=self.folder))
-        run("slurmctld")
-        for node in ("node1", "node2"):
-            run("slurmd", "-N", node)
-        wait_for(lambda: run("sinfo", "-h", "-N", "-o", "%t").split() == ["idle", "idle"], 60, "two idle nodes")
+        try:
+            run("slurmctld")
+            for node in ("node1", "node2"):
+                run("slurmd", "-N", node)
+            wait_for(lambda: run("sinfo", "-h", "-N", "-o", "%t").split() == ["idle", "idle"], 60, "two idle nodes")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *error: object) -> None:
         with contextlib.suppress(subprocess.CalledProcessError):
             run("scancel", "--user=root")
         for process in self.processes():

@@ -37,12 +37,8 @@ run_training(TrainJob.read(job), train, slurm, on_line=lambda line: print(line, 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    one = SlurmCluster(tmp_path_factory.mktemp("slurm"))
-    try:
-        one.start()
+    with SlurmCluster(tmp_path_factory.mktemp("slurm")) as one:
         yield one
-    finally:
-        one.stop()
 
 
 @pytest.fixture

@@ -74,7 +74,9 @@ def test_two_ranks_that_share_a_model_have_the_loss_and_every_gradient_of_one_pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "cases"), [(2, TWO), (4, FOUR), (8, EIGHT), pytest.param(16, SIXTEEN, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    ("world", "cases"), [(2, TWO), (4, FOUR), (8, EIGHT), pytest.param(16, SIXTEEN, marks=pytest.mark.exhaustive)]
+)
 def test_every_composition_has_the_loss_and_every_gradient_of_one_process(world: int, cases: list[Case], tmp_path: Path) -> None:
     errors = in_processes(world, tmp_path, worst_errors, cases)
     assert wrong(errors) == {}
