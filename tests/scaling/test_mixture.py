@@ -70,7 +70,7 @@ def test_the_method_is_chosen_by_runs_it_has_not_seen():
 
 
 def test_the_minimum_of_a_known_surface_is_found():
-    law = fit_mixture_law(*runs(200), methods=("process",))
+    law = fit_mixture_law(*runs(120), methods=("process",))
     found, _ = best_mixture(law, NATURAL)
     grid = np.random.default_rng(3).dirichlet(np.ones(4), 200_000)
     assert truth(found[None])[0] <= truth(grid).min() + 0.01

@@ -27,6 +27,7 @@ def test_without_noise_the_prediction_is_the_law_and_its_interval_is_closed():
     assert [value, low, high] == pytest.approx([float(HOFFMANN.loss(PARAMS, TOKENS))] * 3, rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_nine_in_ten_new_runs_beyond_the_sweep_fall_into_the_interval():
     truth, hits, trials = float(HOFFMANN.loss(PARAMS, TOKENS)), 0, 60
     for seed in range(trials):
