@@ -18,6 +18,7 @@ from l3_platform.store import files
 
 MAX_WORDS = 1000  # of a text, from its start
 _CHARS_READ = 12 * MAX_WORDS
+_CHARS_MOSTLY_ENOUGH = 7 * MAX_WORDS
 LEARNING_RATES = (0.5, 0.25, 0.1)  # the next is tried where fastText runs into NaN
 
 
@@ -39,7 +40,10 @@ class FastText:
 
     def prepared(self, text: str) -> str:
         """One line of lower-cased words, the form that the model is trained on and asked about."""
-        return " ".join(words(text[:_CHARS_READ])[:MAX_WORDS])
+        found = words(text[:_CHARS_MOSTLY_ENOUGH])
+        if len(found) <= MAX_WORDS and len(text) > _CHARS_MOSTLY_ENOUGH:  # the last word may have been cut
+            found = words(text[:_CHARS_READ])
+        return " ".join(found[:MAX_WORDS])
 
     def train(self, texts: Sequence[str], labels: Sequence[bool]) -> dict[str, bytes]:
         label_of = {True: LABEL + self.question.positive, False: LABEL + "other"}
