@@ -22,7 +22,7 @@ from l3_platform.curate.outlier_kernels import count_tokens
 from l3_platform.curate.outlier_tokens import BINS, token_bins
 from l3_platform.dedup.clusters import similarities
 from l3_platform.dedup.lines import counted_lines
-from l3_platform.dedup.shingles import shingle_sets, signatures
+from l3_platform.dedup.shingles import first_words, shingle_sets, signatures
 from l3_platform.engine.backend import leave_pandas_out
 from l3_platform.extract import extract
 from l3_platform.settings import Pii, UrlPolicy
@@ -40,6 +40,7 @@ text_heuristics(texts, language)
 pii(pages, Pii())
 url_policy(pages, UrlPolicy())
 signatures(texts)
+first_words(TEXT, 1)
 counted_lines(texts, 1)
 count_tokens(*token_bins(texts), np.zeros(len(texts), np.int64), np.zeros((1, BINS), np.int64))
 sets = shingle_sets(texts)

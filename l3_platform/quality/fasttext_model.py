@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from l3_platform.curate import fasttext_training
 from l3_platform.curate.fasttext_training import LABEL
-from l3_platform.dedup.shingles import words
+from l3_platform.dedup.shingles import first_words
 from l3_platform.quality.learners import LearnerError
 from l3_platform.quality.questions import Question
 from l3_platform.store import files
 
 MAX_WORDS = 1000  # of a text, from its start
 _CHARS_READ = 12 * MAX_WORDS
-_CHARS_MOSTLY_ENOUGH = 7 * MAX_WORDS
 LEARNING_RATES = (0.5, 0.25, 0.1)  # the next is tried where fastText runs into NaN
 
 
@@ -40,10 +39,7 @@ class FastText:
 
     def prepared(self, text: str) -> str:
         """One line of lower-cased words, the form that the model is trained on and asked about."""
-        found = words(text[:_CHARS_MOSTLY_ENOUGH])
-        if len(found) <= MAX_WORDS and len(text) > _CHARS_MOSTLY_ENOUGH:  # the last word may have been cut
-            found = words(text[:_CHARS_READ])
-        return " ".join(found[:MAX_WORDS])
+        return first_words(text[:_CHARS_READ], MAX_WORDS)
 
     def train(self, texts: Sequence[str], labels: Sequence[bool]) -> dict[str, bytes]:
         label_of = {True: LABEL + self.question.positive, False: LABEL + "other"}
