@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -121,8 +122,20 @@ def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence
 
 
 def _bucket_rows(url: str, number: int) -> pa.Table:
+    """The rows of a bucket in what `_split` wrote: the bucket is its last column, and its order."""
     fs, path = files.filesystem(url)
-    return pq.read_table(path, filesystem=fs, filters=[("__bucket", "=", number)])
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        found = [place for place, group in enumerate(groups) if _may_hold(group.column(group.num_columns - 1), number)]
+        rows = file.read_row_groups(found)
+    first, last = np.searchsorted(rows["__bucket"].to_numpy(), [number, number + 1])
+    return rows.slice(first, last - first)
+
+
+def _may_hold(column: pq.ColumnChunkMetaData, number: int) -> bool:
+    return (
+        column.statistics is None or not column.statistics.has_min_max or column.statistics.min <= number <= column.statistics.max
+    )
 
 
 def connect(settings: Engine) -> duckdb.DuckDBPyConnection:
