@@ -53,8 +53,9 @@ def _surprises(made: Made, question: Question) -> dict[str, pa.Table]:
     }
     return {
         heading: connection.sql(
-            f"SELECT d.url, s.held_out_score, left(regexp_replace(d.text, '\\s+', ' ', 'g'), {EXCERPT_CHARS}) AS text FROM s "
-            f"JOIN d USING (doc_id) WHERE {predicate} ORDER BY s.held_out_score {direction}, doc_id LIMIT {SAMPLE_ROWS}"
+            f"SELECT url, held_out_score, left(regexp_replace(text, '\\s+', ' ', 'g'), {EXCERPT_CHARS}) AS text FROM "
+            f"(SELECT d.url, d.text, s.held_out_score FROM s JOIN d USING (doc_id) "
+            f"WHERE {predicate} ORDER BY s.held_out_score {direction}, doc_id LIMIT {SAMPLE_ROWS})"
         ).to_arrow_table()
         for heading, (predicate, direction) in sides.items()
     }

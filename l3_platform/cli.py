@@ -53,6 +53,11 @@ def run(
 
 
 def _run(profile: str, overrides: list[str], select: str) -> None:
+    from l3_platform.engine import local
+
+    if select.startswith("*") and settings_module.load(profile, overrides).engine.backend == "local":
+        local.start("l3_platform.preload")  # curation's workers get ready while Dagster is imported, which takes as long
+
     from l3_platform.orchestration import headless, report
 
     outcome = headless.run(profile, overrides, select)

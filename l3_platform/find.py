@@ -10,8 +10,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from l3_platform.engine import connect
-from l3_platform.engine.verbs import workers
+from l3_platform.engine.verbs import open_database, workers
 from l3_platform.settings import Engine
 from l3_platform.store import Shard, files
 
@@ -58,7 +57,7 @@ def _quoted(column: str) -> str:
 
 def reader(shards: Sequence[Shard], engine: Engine) -> duckdb.DuckDBPyConnection:
     """A DuckDB that reads these shards where they are (`read_parquet` of their `for_duckdb`), within the engine's memory limit."""
-    connection = connect(engine)
+    connection = open_database(engine.memory_limit)
     connection.execute(f"SET threads = {workers(engine)}")
     if shards and not files.is_local(shards[0].url):
         connection.register_filesystem(files.filesystem(shards[0].url)[0])

@@ -11,18 +11,18 @@ MAX_CHARS = 20_000  # read of a text to tell its share
 KEYWORDS = ("import", "from", "package", "using", "use", "namespace", "return", "raise", "throw", "const", "let", "var",
             "public", "private", "static", "void", "local", "require")  # fmt: skip
 
-_CODE_LINE = re.compile(
+_BEGINS_AS_CODE = re.compile(
     r"^(?:\s{2,}\S|\t|>>>|\.\.\.(?:\s|$)|In \[|\$ |#include|#!/|# |//|/\*|\"\"\"|@\w+|[{}])"  # indentation is kept in <pre> only
     r"|^(?:import [\w.]+(?: as \w+)?(?:, .*)?|from [\w.]+ import .*)$"
     r"|^(?:async |export |public |private |static )*(?:def|class|if|elif|else|for|while|with|try|except|finally|func|fn)\b.*[:{]$"
     r"|^(?:package|using|use|namespace|return|raise|throw|const|let|var|public|private|static|void|local|require)\b.*[\w;)}\"']$"
-    r"|[;{}]\s*$|^[\w.\[\]]+(?:: [\w\[\], .|]+)? [+*/-]?= \S|^[\w.]+\(.*\)$"
+    r"|^[\w.\[\]]+(?:: [\w\[\], .|]+)? [+*/-]?= \S|^[\w.]+\(.*\)$"
 )
 
 
 def is_code(line: str) -> bool:
     """True for a line that is indented, follows a prompt or has the syntax of a program."""
-    return _CODE_LINE.search(line) is not None
+    return line.rstrip().endswith((";", "{", "}")) or _BEGINS_AS_CODE.match(line) is not None
 
 
 def code_share(text: str) -> float:

@@ -132,6 +132,27 @@ def rewrite(data, start, end, points, stream):
 
 
 @_jit
+def squeeze(stream, length, most):
+    """Leaves of a stream its first `most` words, with one space between; returns its length."""
+    words, o, inside = 0, 0, False
+    for i in range(length):
+        if stream[i] == SPACE:
+            inside = False
+            continue
+        if not inside:
+            if words == most:
+                break
+            if words:
+                stream[o] = SPACE
+                o += 1
+            words += 1
+            inside = True
+        stream[o] = stream[i]
+        o += 1
+    return o
+
+
+@_jit
 def lower_ascii(char):
     """A letter small, a digit or `_` as it is, a space for any other ASCII character."""
     char = np.uint8(char)

@@ -93,7 +93,7 @@ def characters(data, start, end):
 
 @_jit
 def kind_of(data, start, end, right, keywords):
-    """PROMPT, MAYBE_CODE, both or neither: MAYBE_CODE leaves out only what no alternative of `code._CODE_LINE` can match."""
+    """PROMPT, MAYBE_CODE, both or neither: MAYBE_CODE leaves out only what `code.is_code` never says yes to."""
     first, last = data[start], data[end - 1]
     if begins(data, start, end, 62, 62, 62) or first == 9 or begins(data, start, end, 32, 32, 0):  # `>>>`, tab, two spaces
         return PROMPT | MAYBE_CODE

@@ -218,7 +218,7 @@ def link(task: tuple[Dataset, Engine]) -> Output:
     connection = connect(engine)
     connection.register("pairs", verified.read(VERIFIED.names[:-1]))
     connection.sql(
-        "CREATE TABLE nodes AS SELECT shard, row, row_number() OVER (ORDER BY shard, row) - 1 AS node FROM "
+        "CREATE TEMP TABLE nodes AS SELECT shard, row, row_number() OVER (ORDER BY shard, row) - 1 AS node FROM "
         "(SELECT shard, row FROM pairs UNION SELECT left_shard, left_row FROM pairs)"
     )
     edges = connection.sql(

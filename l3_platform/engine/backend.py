@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -45,3 +46,24 @@ def use_one_core() -> None:
 
         pa.set_cpu_count(1)
         pa.set_io_thread_count(2)
+
+
+def leave_pandas_out() -> None:
+    """pyarrow's first `pa.array` in a process imports pandas, where it is installed, to tell whether the values are one of its
+    series: 0.3 s, and ours never are. It asks once."""
+    if "pandas" in sys.modules:
+        return
+    import pyarrow as pa
+
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(_NoPandas)
+
+
+class _NoPandas:
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)

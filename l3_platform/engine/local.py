@@ -10,10 +10,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from l3_platform.engine.backend import TaskFailed, in_words, use_one_core, worker_died
+from l3_platform.engine.backend import TaskFailed, in_words, leave_pandas_out, use_one_core, worker_died
 from l3_platform.settings import Engine
 
 PRELOAD = ["pyarrow.parquet", "duckdb", "numpy", "l3_platform.engine.verbs"]
@@ -42,6 +44,13 @@ def run(fn: Callable[[Any], Any], tasks: Mapping[str, Any], settings: Engine, do
         if not left:
             return
     raise worker_died(" or ".join(left), settings.attempts)
+
+
+def start(*modules: str) -> None:
+    """Start the fork server now: it imports these modules beside what the caller does next, and every worker has them."""
+    PRELOAD.extend(modules)
+    _context()
+    forkserver.ensure_running()
 
 
 def workers(settings: Engine) -> int:
@@ -83,10 +92,14 @@ _POOLS: dict[int, ProcessPoolExecutor] = {}
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     if workers not in _POOLS:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
-        _POOLS[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+        _POOLS[workers] = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
     return _POOLS[workers]
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
 
 
 def shutdown() -> None:
@@ -100,6 +113,7 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides: Ctrl-C reaches the whole group
     die_with_parent()
     use_one_core()
+    leave_pandas_out()
 
 
 def die_with_parent() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -97,7 +98,7 @@ def shuffle(
 def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]) -> None:
     url, task = item
     rows = map_fn(task)
-    connection = _splitter()
+    connection = connect(Engine())
     connection.register("mapped", rows.append_column("__row", pa.array(range(rows.num_rows), pa.int64())))
     if names is None:
         bucket = f'(hash("{key}") % {buckets})::INTEGER'
@@ -106,16 +107,9 @@ def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, 
         bucket = f'(SELECT number FROM named WHERE name = "{key}")::INTEGER'
     query = f"SELECT * EXCLUDE (__row), {bucket} AS __bucket FROM mapped ORDER BY __bucket, __row"
     table = connection.sql(query).to_arrow_table()
-    connection.unregister("mapped")
     if table.num_rows and table["__bucket"].null_count:
         raise StoreError(f"{out.asset}: a row's {key!r} names none of the {buckets} buckets")
     files.write(url, out.encode(table))
-
-
-@functools.lru_cache(maxsize=1)
-def _splitter() -> duckdb.DuckDBPyConnection:
-    """One a worker: opening it takes longer than most splits."""
-    return connect(Engine())
 
 
 def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence[str]]) -> Output:
@@ -128,15 +122,40 @@ def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence
 
 
 def _bucket_rows(url: str, number: int) -> pa.Table:
+    """The rows of a bucket in what `_split` wrote: the bucket is its last column, and its order."""
     fs, path = files.filesystem(url)
-    return pq.read_table(path, filesystem=fs, filters=[("__bucket", "=", number)])
+    with pq.ParquetFile(path, filesystem=fs) as file:
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        found = [place for place, group in enumerate(groups) if _may_hold(group.column(group.num_columns - 1), number)]
+        rows = file.read_row_groups(found)
+    first, last = np.searchsorted(rows["__bucket"].to_numpy(), [number, number + 1])
+    return rows.slice(first, last - first)
+
+
+def _may_hold(column: pq.ColumnChunkMetaData, number: int) -> bool:
+    return (
+        column.statistics is None or not column.statistics.has_min_max or column.statistics.min <= number <= column.statistics.max
+    )
 
 
 def connect(settings: Engine) -> duckdb.DuckDBPyConnection:
-    """A DuckDB in memory with the engine's limits: one thread (order and sums are then repeatable), uuids kept as such."""
+    """A connection to this process's DuckDB with the engine's limits: opening one takes longer than most queries here.
+
+    What it registers, and its temporary tables and views, are its own; make no others.
+    """
+    return _database(settings.memory_limit).cursor()
+
+
+@functools.lru_cache(maxsize=2)
+def _database(memory_limit: str) -> duckdb.DuckDBPyConnection:
+    return open_database(memory_limit)
+
+
+def open_database(memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB in memory, to set up as one likes: one thread (order and sums are then repeatable), uuids kept as such."""
     return duckdb.connect(
         config={
-            "memory_limit": settings.memory_limit,
+            "memory_limit": memory_limit,
             "threads": 1,
             "arrow_lossless_conversion": True,
             "autoinstall_known_extensions": False,

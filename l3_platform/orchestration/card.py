@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 
+from l3_platform import svg
 from l3_platform.engine import connect
 from l3_platform.store import Dataset
 
@@ -23,8 +25,8 @@ SAMPLE_SHARDS, SAMPLE_ROWS, EXCERPT_CHARS = 8, 5, 160
 
 @dataclass(frozen=True)
 class Card:
-    """What a stage adds to what every card shows. `samples`: heading to a small table; `chart`: PNG under 100 kB; `charts`: more
-    of them, by heading."""
+    """What a stage adds to what every card shows. `samples`: heading to a small table; `chart`: SVG or PNG under 100 kB; `charts`:
+    more of them, by heading."""
 
     samples: Mapping[str, pa.Table] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +62,8 @@ def card(made: Made, extra: Card, tracking: Tracking) -> dict[str, Any]:
         metadata[heading] = dg.MetadataValue.md(markdown(table))
     chart = extra.chart or (bars({"kept": counts.kept, **reasons}) if reasons else None)
     for heading, picture in (({"chart": chart} if chart else {}) | dict(extra.charts)).items():
-        metadata[heading] = dg.MetadataValue.md(f"![{heading}](data:image/png;base64,{base64.b64encode(picture).decode()})")
+        kind = "svg+xml" if picture.startswith(b"<svg") else "png"
+        metadata[heading] = dg.MetadataValue.md(f"![{heading}](data:image/{kind};base64,{base64.b64encode(picture).decode()})")
     if tracking.uri and cost.get("mlflow"):
         metadata["MLflow"] = dg.MetadataValue.url(tracking.uri + cost["mlflow"])
     return metadata
@@ -134,27 +137,32 @@ def failures(dataset: Dataset) -> dict[str, pa.Table]:
     return {"failed": dataset.quarantine().select(["file", "reason", "detail"])} if dataset.manifest.counts.failed else {}
 
 
-def bars(values: Mapping[str, float], title: str = "", unit: str = "records") -> bytes:
-    """Horizontal bars, the largest on top, as PNG."""
-    figure, axes = new_figure(height=0.6 + 0.28 * len(values))
-    names = sorted(values, key=lambda name: values[name])
-    drawn = axes.barh(names, [values[name] for name in names], color=["#2f6f9f" if name == "kept" else "#c9792b" for name in names])
-    axes.bar_label(drawn, fmt="{:,.4g}", padding=3, fontsize=8)
-    axes.set_xlabel(unit, fontsize=8)
-    axes.set_title(title, fontsize=9)
-    axes.margins(x=0.15)
-    return png(figure)
+def bars(values: Mapping[str, float], unit: str = "records") -> bytes:
+    """Horizontal bars, the largest on top, as SVG."""
+    names = sorted(values, key=lambda name: -values[name])
+    left, most = 16 + svg.CHAR * max(map(len, names), default=0), max(values.values(), default=0.0) or 1.0
+    axes = svg.Axes(left, 8, 320, 20 * len(names), x=(0.0, most), y=(0.0, float(len(names))))
+    for row, name in enumerate(names):
+        middle = len(names) - row - 0.5
+        axes.bar((0.0, values[name]), (middle - 0.4, middle + 0.4), svg.BLUE if name == "kept" else svg.ORANGE)
+        axes.note(0.0, middle, name, "end")
+        axes.note(values[name], middle, svg.short(values[name]))
+    axes.frame(x_label=unit)
+    return svg.picture(left + 390, 20 * len(names) + 44, axes)
 
 
 def histogram(values: Sequence[float], xlabel: str, threshold: float | None = None) -> bytes:
-    figure, axes = new_figure(height=2.0)
-    axes.hist(values, bins=40, color="#2f6f9f")
+    counts, edges = np.histogram(values, bins=40)
+    low, high = (min(edges[0], threshold), max(edges[-1], threshold)) if threshold is not None else (edges[0], edges[-1])
+    most = 1.05 * max(counts.max(), 1)
+    axes = svg.Axes(64, 10, 370, 125, x=(float(low), float(high)), y=(0.0, float(most)))
+    for count, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        axes.bar((start, end), (0.0, count))
     if threshold is not None:
-        axes.axvline(threshold, color="#c9792b", label=f"threshold {threshold:g}")
-        axes.legend(fontsize=8)
-    axes.set_xlabel(xlabel, fontsize=8)
-    axes.set_ylabel("documents", fontsize=8)
-    return png(figure)
+        axes.line([(threshold, 0.0), (threshold, most)], svg.ORANGE, 1.5)
+        axes.key([(svg.ORANGE, f"threshold {threshold:g}")], left=320)
+    axes.frame(xlabel, "documents")
+    return svg.picture(450, 175, axes)
 
 
 def new_figure(height: float, width: float = 5.0) -> tuple[Any, Any]:

@@ -16,8 +16,9 @@ from types import FrameType
 from typing import Any
 
 from l3_platform.crawl import sources
+from l3_platform.engine.backend import leave_pandas_out
 from l3_platform.engine.progress import speak
-from l3_platform.orchestration import code_location, services
+from l3_platform.orchestration import code_location, history, services
 from l3_platform.orchestration.instance import (
     HEADLESS_TAG,
     headless_tag,
@@ -71,6 +72,8 @@ def _execute(definitions: Any, snapshots: Sequence[str], selected: list[Any] | N
     import dagster as dg
 
     speak()
+    leave_pandas_out()
+    history.keep_open()
     with dg.DagsterInstance.get() as instance:
         settle_dead_runs(instance)
         register_snapshots(instance, snapshots)

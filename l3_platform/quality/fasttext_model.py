@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from l3_platform.curate import fasttext_training
 from l3_platform.curate.fasttext_training import LABEL
-from l3_platform.dedup.shingles import words
+from l3_platform.dedup.shingles import first_words
 from l3_platform.quality.learners import LearnerError
 from l3_platform.quality.questions import Question
 from l3_platform.store import files
@@ -39,7 +39,7 @@ class FastText:
 
     def prepared(self, text: str) -> str:
         """One line of lower-cased words, the form that the model is trained on and asked about."""
-        return " ".join(words(text[:_CHARS_READ])[:MAX_WORDS])
+        return first_words(text[:_CHARS_READ], MAX_WORDS)
 
     def train(self, texts: Sequence[str], labels: Sequence[bool]) -> dict[str, bytes]:
         label_of = {True: LABEL + self.question.positive, False: LABEL + "other"}

@@ -1,5 +1,7 @@
 """Signatures are datasketch's; similarity is that of sets of words."""
 
+from random import Random
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,7 +10,7 @@ from datasketch import MinHash, MinHashLSH
 
 from l3_platform.dedup import shingle_hash, signatures
 from l3_platform.dedup.bands import Shape, band_values, shape
-from l3_platform.dedup.shingles import jaccard, shingle_texts, shingles
+from l3_platform.dedup.shingles import first_words, jaccard, shingle_texts, shingles, words
 
 TEXTS = pa.array(
     [
@@ -75,6 +77,15 @@ def test_case_and_punctuation_do_not_matter():
 
 def test_characters_of_chinese_are_words():
     assert shingle_texts("机器学习很有趣", 5) == ["机 器 学 习 很", "器 学 习 很 有", "学 习 很 有 趣"]
+
+
+@pytest.mark.parametrize("most", [0, 3, 1000])
+def test_the_first_words_are_those_of_plain_python(most):
+    random = Random(0)
+    for _ in range(2000):
+        chars = [random.choice("aΣσ'ςİ\u0301 _.-Ab9漢字かéß\ud800\0\u2028\xa0") for _ in range(random.randint(0, 40))]
+        text = "".join([*chars, chr(random.randrange(0x110000)), "Σ"])
+        assert first_words(text, most) == " ".join(words(text)[:most])
 
 
 def test_a_short_text_is_one_shingle():

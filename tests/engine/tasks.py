@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -88,3 +89,7 @@ class Model:
 def _append(log: str, line: str) -> None:
     with open(log, "a") as stream:
         stream.write(f"{line}\n")
+
+
+def loaded_modules(number: int) -> Output:
+    return Output.annotated(pa.table({"module": sorted(sys.modules)}))

@@ -17,6 +17,7 @@ from tests.engine.tasks import (
     double,
     keyed,
     kill_once,
+    loaded_modules,
     refuses,
     sums,
     tree,
@@ -98,3 +99,10 @@ def test_memory_storage_works_without_processes():
     out = writer("memory://engine/set")
     assert out.commit(shuffle(keyed, TASKS, "key", 2, sums, out, ONE)).read().num_rows == 7
     files.remove("memory://engine")
+
+
+def test_a_worker_makes_arrow_tables_without_pandas(tmp_path):
+    out = writer(tmp_path)
+    made = out.commit(map_shards(loaded_modules, {"one": 1}, out, ONE))
+    modules = made.read()["module"].to_pylist()
+    assert "pyarrow" in modules and "pandas" not in modules

@@ -1,8 +1,9 @@
 """Measures of a classifier against scikit-learn's and against cases that are plain."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
@@ -46,10 +47,9 @@ def test_empty_bins_are_shown_as_empty():
 
 
 @pytest.mark.parametrize("scores", [[0.0, 1.0], [0.5, 0.5]])
-def test_the_charts_are_small_pictures_also_of_few_documents(scores, tmp_path):
+def test_the_charts_are_small_pictures_also_of_few_documents(scores):
     scores = np.array(scores, np.float32)
     bins = reliability(np.array([False, True]), scores)
     charts = [calibration_chart(bins, "code", "a\nb\nc"), scores_chart(scores, [0.5] * 9, "code", None)]
-    for number, chart in enumerate(charts):
-        (tmp_path / f"{number}.png").write_bytes(chart)
-        assert Image.open(tmp_path / f"{number}.png").width >= 400 and len(chart) < 100_000
+    for chart in charts:
+        assert float(ElementTree.fromstring(chart).attrib["width"]) >= 400 and len(chart) < 100_000
