@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from l3_platform.mix import rules
-from l3_platform.settings import Classifier, Section, Settings, SettingsError, home
+from l3_platform.settings import Candidate, Classifier, Section, Settings, SettingsError, home
 from l3_platform.store import Dataset, MissingDataset, Writer, files
 
 EVERYTHING = "all"  # the one partition of a stage that spans all snapshots
@@ -260,10 +260,11 @@ class Catalog:
         }
 
     def relevant(self, stage: str, partition: str = EVERYTHING) -> dict[str, Any]:
-        """The settings that change what `stage` makes, as JSON."""
+        """The settings that change what `stage` makes, as JSON; of candidate sets the partition's own."""
         idle = {*_idle(stage, self.settings), CANDIDATES}
         found = {path: _jsonable(path, self.settings) for path in STAGES[stage].settings if path not in idle}
-        return found | ({CANDIDATES: _candidate(partition, self.settings)} if CANDIDATES in STAGES[stage].settings else {})
+        candidate = self.settings.data_value.candidates.get(partition)
+        return found | {CANDIDATES: _candidate(candidate)} if candidate and CANDIDATES in STAGES[stage].settings else found
 
     def writer(self, stage: str, partition: str = EVERYTHING) -> Writer:
         return Writer(
@@ -299,9 +300,8 @@ def _side_by_side(read: Stage, made: Stage) -> bool:
     return (read.by_snapshot and made.by_snapshot) or (read.by_candidate and made.by_candidate)
 
 
-def _candidate(partition: str, settings: Settings) -> dict[str, Any]:
-    """A candidate set with the contents of its files."""
-    candidate = settings.data_value.candidates[partition]
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    """With the contents of its files."""
     return candidate.model_dump() | {"files": [_contents(CANDIDATES, path) for path in sorted(glob.glob(candidate.files))]}
 
 

@@ -115,8 +115,9 @@ def run_branch(branch: Branch) -> Output:
         result = train(branch.job)
     except TrainingError as error:
         return failed(RUNS, branch.name, error)
-    if not branch.kept:
-        shutil.rmtree(Path(branch.job.folder).parent)
+    finally:
+        if not branch.kept:
+            shutil.rmtree(Path(branch.job.folder).parent, ignore_errors=True)
     row = _row(branch.name, branch.mixture, branch.job, dict(branch.job.shares), result)
     return Output(pa.Table.from_pylist([row], schema=RUNS), Counts.annotated(1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -86,6 +87,8 @@ def _pool(workers: int) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         _POOLS[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+        # A process that multiprocessing started, such as a step of Dagster, else waits at its end for workers that nobody told.
+        multiprocessing.util.Finalize(None, shutdown, exitpriority=10)
     return _POOLS[workers]
 
 

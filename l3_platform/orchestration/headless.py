@@ -84,15 +84,15 @@ def _execute(definitions: Any, partitions: Mapping[str, Sequence[str]], selected
         for definition, names in partitions.items():
             register(instance, definition, names)
         outcome = Outcome(success=True, run_id="")
-        for job, definition in JOBS.items():
-            keys = definitions.resolve_job_def(job).asset_layer.executable_asset_keys
-            wanted = sorted(keys if selected is None else keys & set(selected))
-            if outcome.success and wanted and partitions[definition]:
-                outcome = _run(definitions.resolve_job_def(job), instance, partitions[definition], wanted)
+        for name, definition in JOBS.items():
+            job = definitions.resolve_job_def(name)
+            wanted = None if selected is None else sorted(job.asset_layer.executable_asset_keys & set(selected))
+            if outcome.success and wanted != [] and partitions[definition]:
+                outcome = _run(job, instance, partitions[definition], wanted)
         return outcome
 
 
-def _run(job: Any, instance: Any, partitions: Sequence[str], wanted: Sequence[Any]) -> Outcome:
+def _run(job: Any, instance: Any, partitions: Sequence[str], wanted: list[Any] | None) -> Outcome:
     result = job.execute_in_process(
         instance=instance,
         tags={**spanning(partitions), HEADLESS_TAG: headless_tag()},
@@ -127,14 +127,11 @@ def _selected(definitions: Any, select: str) -> list[Any] | None:
 
 
 def _refuse_without_candidates(definitions: Any, selected: Sequence[Any], settings: Settings) -> None:
-    asked = sorted(
-        key.to_user_string()
-        for key in definitions.resolve_job_def("judge_candidates").asset_layer.executable_asset_keys & set(selected)
-    )
+    asked = definitions.resolve_job_def("judge_candidates").asset_layer.executable_asset_keys & set(selected)
     if asked and not settings.data_value.candidates:
         raise SettingsError(
-            f"--select: {asked[0]} is made of candidate sets, and data_value.candidates names none; give it one, such as "
-            """--set 'data_value.candidates={"good": {"where": "quality > 0.5"}}'"""
+            f"--select: {min(asked).to_user_string()} is made of candidate sets, and data_value.candidates names none; give one: "
+            """--set 'data_value.candidates={"good": {"where": "quality > 0.95"}}'"""
         )
 
 

@@ -220,7 +220,7 @@ def _unknown_partition(catalog: Catalog, stage: str, partition: str) -> str:
         return (
             f"{stage}/{partition}: data_value.candidates has no set {partition!r}, it has {known}; say what it consists of, with "
             f"--set or among the overrides of resource `platform` in the launchpad: "
-            f'data_value.candidates={{"{partition}": {{"where": "quality > 0.5"}}}}'
+            f'data_value.candidates={{"{partition}": {{"where": "quality > 0.95"}}}}'
         )
     return (
         f"{stage}/{partition}: source {catalog.settings.crawl.source!r} has no snapshot {partition!r}, it has "

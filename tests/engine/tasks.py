@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from l3_platform.engine import Counts, Output
+from l3_platform.engine import Counts, Output, map_shards
+from l3_platform.settings import Engine
 from l3_platform.store import Writer
 
 TASKS = {f"part-{number:05d}": number for number in range(6)}
@@ -88,3 +89,9 @@ class Model:
 def _append(log: str, line: str) -> None:
     with open(log, "a") as stream:
         stream.write(f"{line}\n")
+
+
+def a_stage(folder: str) -> None:
+    """What a step process does: a stage, then its end."""
+    out = writer(folder)
+    out.commit(map_shards(double, TASKS, out, Engine(workers=2)))
