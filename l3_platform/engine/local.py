@@ -87,16 +87,17 @@ def _pool(workers: int) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         _POOLS[workers] = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-        # A process that multiprocessing started, such as a step of Dagster, else waits at its end for workers that nobody told.
-        multiprocessing.util.Finalize(None, shutdown, exitpriority=10)
+        # A process that multiprocessing started, such as a step of Dagster, else waits at its end for workers that nobody told:
+        # they are told before the queues close, which have priority 10.
+        multiprocessing.util.Finalize(None, shutdown, kwargs={"wait": True}, exitpriority=100)
     return _POOLS[workers]
 
 
-def shutdown() -> None:
+def shutdown(wait: bool = False) -> None:
     """End every worker; the next `run` starts new ones."""
     while _POOLS:
         _, pool = _POOLS.popitem()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def _start_worker() -> None:
