@@ -30,7 +30,9 @@ def mixture_runs(build: Build) -> Built:
     """Small models over mixtures drawn around the natural one, each a shard and a nested MLflow run (Llama 3, section 3.1.2)."""
     from l3_platform.scaling.mixture_build import build_mixture_runs
 
-    return _tracked(build, *build_mixture_runs(**build.inputs, out=build.out, settings=build.settings))
+    names, metrics = build_mixture_runs(**build.inputs, out=build.out, settings=build.settings)
+    build.track_points(names)
+    return names, metrics
 
 
 def _beats_knowing_nothing(made: Made) -> Verdict:
@@ -99,16 +101,6 @@ def mixture_validation(build: Build) -> Built:
     """The found, the natural, the settings' and DoReMi's mixture at the next size up, several seeds each (section 3.1.2)."""
     from l3_platform.scaling.mixture_build import build_mixture_validation
 
-    return _tracked(build, *build_mixture_validation(**build.inputs, out=build.out, settings=build.settings))
-
-
-def _tracked(build: Build, names: list[str], metrics: dict) -> Built:
-    """The runs in MLflow, nested under one of the asset's name."""
-    from l3_platform.scaling.tracking import log_points
-
-    rows = build.finished_rows(names)
-    if rows.num_rows:
-        with build.mlflow_run(build.out.asset) as run:
-            if run:
-                log_points(rows, build.tracking.client, run, build.tracking.experiment_id)
+    names, metrics = build_mixture_validation(**build.inputs, out=build.out, settings=build.settings)
+    build.track_points(names)
     return names, metrics

@@ -26,12 +26,9 @@ def _losses_finite(made: Made) -> Verdict:
 def isoflop_runs(build: Build) -> Built:
     """Models of several sizes at several budgets, each one shard and one nested MLflow run (Llama 3, section 3.2.1)."""
     from l3_platform.scaling.build import build_isoflop_runs
-    from l3_platform.scaling.tracking import log_points
 
     names, metrics = build_isoflop_runs(**build.inputs, out=build.out, settings=build.settings)
-    with build.mlflow_run("isoflop_runs") as run:
-        if run:
-            log_points(build.finished_rows(names), build.tracking.client, run, build.tracking.experiment_id)
+    build.track_points(names)
     return names, metrics
 
 

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from assets import clean, crawl, dedup, evaluate, mix, mixture, pretrain, quality, scaling
-from jobs.rebuild import clean_snapshot, new_snapshots, rebuild, weekly_rebuild
+from assets import candidates, clean, crawl, dedup, evaluate, mix, mixture, pretrain, quality, scaling
+from jobs.rebuild import clean_snapshot, judge_candidates, new_snapshots, rebuild, weekly_rebuild
 from jobs.retention import nightly_retention, retention
 from l3_platform.orchestration.resources import Platform, Tracking
 from l3_platform.orchestration.stage import with_settings
@@ -11,10 +11,10 @@ from l3_platform.orchestration.stage import with_settings
 
 @dg.definitions
 def definitions() -> dg.Definitions:
-    assets = dg.load_assets_from_modules([crawl, clean, dedup, quality, mix, mixture, scaling, pretrain, evaluate])
+    assets = dg.load_assets_from_modules([crawl, clean, dedup, quality, mix, mixture, candidates, scaling, pretrain, evaluate])
     return dg.Definitions(
         assets=with_settings(assets, Platform().settings),
-        jobs=[rebuild, clean_snapshot, retention],
+        jobs=[rebuild, judge_candidates, clean_snapshot, retention],
         schedules=[weekly_rebuild, nightly_retention],
         sensors=[new_snapshots],
         resources={"platform": Platform(), "tracking": Tracking()},

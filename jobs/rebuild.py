@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from l3_platform.orchestration.instance import register_snapshots, spanning
+from l3_platform.orchestration.instance import register, spanning
 from l3_platform.orchestration.resources import SNAPSHOTS, Platform
 
 # A step process costs an import of the code location. Forked from a server that has imported it, a step starts in 0.3 s.
@@ -17,11 +17,21 @@ EXECUTION = {
     }
 }
 
+CANDIDATES = dg.AssetSelection.groups("data_value")
+
 rebuild = dg.define_asset_job(
     "rebuild",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - CANDIDATES,
     config=EXECUTION,
     description="Everything, from the raw crawl to the evaluation. What is unchanged is found, not made again.",
+)
+
+# A run has one kind of partition, and the rebuild's are snapshots.
+judge_candidates = dg.define_asset_job(
+    "judge_candidates",
+    selection=CANDIDATES,
+    config=EXECUTION,
+    description="The value of candidate sets, from what the rebuild has made. Half a training is made once and shared.",
 )
 
 clean_snapshot = dg.define_asset_job(
@@ -36,7 +46,7 @@ clean_snapshot = dg.define_asset_job(
 def weekly_rebuild(context: dg.ScheduleEvaluationContext, platform: Platform) -> dg.RunRequest:
     """Sundays at 3: rebuild from what the sources hold by then. Off until somebody turns it on."""
     snapshots = list(platform.catalog().snapshots)
-    register_snapshots(context.instance, snapshots)
+    register(context.instance, "snapshots", snapshots)
     return dg.RunRequest(tags=spanning(snapshots))
 
 

@@ -6,6 +6,7 @@ Change a threshold and the dataset has another folder; change nothing and it is 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from l3_platform.mix import rules
-from l3_platform.settings import Classifier, Section, Settings, SettingsError, home
+from l3_platform.settings import Candidate, Classifier, Section, Settings, SettingsError, home
 from l3_platform.store import Dataset, MissingDataset, Writer, files
 
 EVERYTHING = "all"  # the one partition of a stage that spans all snapshots
 CLASSIFIERS = ("quality", "code", "reasoning")
+CANDIDATES = "data_value.candidates"  # of which a partition's own is what matters to it
 
 
 @dataclass(frozen=True)
 class Stage:
     """One asset: `settings` are the sections (or section.key) that change its output, `inputs` the stages it reads.
 
-    `when` are inputs that it reads only where a setting has a value: stage to `section.key=value`.
+    `when` are inputs that it reads only where a setting has a value: stage to `section.key=value`. A stage `of_candidates` is
+    made only where there are candidate sets; `by_candidate` gives it a partition each.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Stage:
     settings: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     by_snapshot: bool = False
+    of_candidates: bool = False
+    by_candidate: bool = False
     when: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -117,6 +122,34 @@ STAGES = _stages(
         (*(f"mixture.validation_{name}" for name in ("layers", "budget", "seeds")), "mixture.held_out_tokens", *_SMALL_MODEL),
         ("mixture_law", "doremi", "token_shards", "tokenizer"),
     ),
+    # data value: a partition a candidate set
+    Stage(
+        "half_trained",
+        "1",
+        ("data_value.layers", "data_value.budget", "mixture.held_out_tokens", *_SMALL_MODEL),
+        ("data_mix", "token_shards", "tokenizer"),
+        of_candidates=True,
+    ),
+    Stage(
+        "candidate_tokens",
+        "1",
+        (CANDIDATES,),
+        ("curated_documents", "token_shards", "tokenizer"),
+        of_candidates=True,
+        by_candidate=True,
+    ),
+    Stage(
+        "data_value",
+        "1",
+        (
+            *(f"data_value.{name}" for name in ("share", "tokens", "seeds", "layers", "budget")),
+            *("mixture.held_out_tokens", "mixture.target", *_SHARES, *_SMALL_MODEL),
+        ),
+        ("half_trained", "candidate_tokens", "data_mix", "token_shards", "tokenizer"),
+        of_candidates=True,
+        by_candidate=True,
+    ),
+    # scaling laws
     Stage("isoflop_runs", "3", ("scaling", "model", "train.seed"), ("token_shards", "data_mix", "tokenizer")),
     Stage("scaling_laws", "2", (), ("isoflop_runs",)),
     Stage("training_plan", "2", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
@@ -171,6 +204,8 @@ class Catalog:
         return self.settings.store.root or str(home() / "data")
 
     def partitions(self, stage: str) -> list[str]:
+        if STAGES[stage].by_candidate:
+            return list(self.settings.data_value.candidates)
         return list(self.snapshots) if STAGES[stage].by_snapshot else [EVERYTHING]
 
     def folder(self, stage: str, partition: str = EVERYTHING) -> str:
@@ -201,16 +236,16 @@ class Catalog:
         return [self.dataset(stage, partition) for partition in self.partitions(stage)]
 
     def inputs(self, stage: str, partition: str = EVERYTHING) -> dict[str, list[Dataset]]:
-        """What `stage` reads for `partition`: the same snapshot's datasets, or those of all."""
+        """What `stage` reads for `partition`: the same snapshot's or candidate set's datasets, or those of all."""
         return {
-            name: [self.dataset(name, partition)] if STAGES[name].by_snapshot and STAGES[stage].by_snapshot else self.datasets(name)
+            name: [self.dataset(name, partition)] if _side_by_side(STAGES[name], STAGES[stage]) else self.datasets(name)
             for name in inputs_of(stage, self.settings)
         }
 
     def fingerprint(self, stage: str, partition: str = EVERYTHING) -> str:
         key = (stage, partition)
         if key not in self._fingerprints:
-            identity = [stage, STAGES[stage].version, self.relevant(stage), self.input_digests(stage, partition)]
+            identity = [stage, STAGES[stage].version, self.relevant(stage, partition), self.input_digests(stage, partition)]
             if STAGES[stage].by_snapshot and not STAGES[stage].inputs:
                 identity.append(self.identity(partition))
             content = json.dumps(identity, sort_keys=True).encode()
@@ -224,10 +259,12 @@ class Catalog:
             for dataset in datasets
         }
 
-    def relevant(self, stage: str) -> dict[str, Any]:
-        """The settings that change what `stage` makes, as JSON."""
-        idle = _idle(stage, self.settings)
-        return {path: _jsonable(path, self.settings) for path in STAGES[stage].settings if path not in idle}
+    def relevant(self, stage: str, partition: str = EVERYTHING) -> dict[str, Any]:
+        """The settings that change what `stage` makes, as JSON; of candidate sets the partition's own."""
+        idle = {*_idle(stage, self.settings), CANDIDATES}
+        found = {path: _jsonable(path, self.settings) for path in STAGES[stage].settings if path not in idle}
+        candidate = self.settings.data_value.candidates.get(partition)
+        return found | {CANDIDATES: _candidate(candidate)} if candidate and CANDIDATES in STAGES[stage].settings else found
 
     def writer(self, stage: str, partition: str = EVERYTHING) -> Writer:
         return Writer(
@@ -235,7 +272,7 @@ class Catalog:
             asset=stage,
             partition=partition,
             code_version=STAGES[stage].version,
-            settings=self.relevant(stage),
+            settings=self.relevant(stage, partition),
             inputs=self.input_digests(stage, partition),
             compression_level=self.settings.store.compression_level,
             rows_per_group=self.settings.store.rows_per_group,
@@ -251,6 +288,21 @@ def inputs_of(stage: str, settings: Settings) -> tuple[str, ...]:
         return str(getattr(getattr(settings, section), key)) == value
 
     return (*STAGES[stage].inputs, *(name for name, condition in STAGES[stage].when.items() if chosen(condition)))
+
+
+def stages_of(settings: Settings) -> list[str]:
+    """What there is to make: stages of candidate sets only where there are any."""
+    return [name for name, stage in STAGES.items() if settings.data_value.candidates or not stage.of_candidates]
+
+
+def _side_by_side(read: Stage, made: Stage) -> bool:
+    """Whether a partition of the one belongs to a partition of the other."""
+    return (read.by_snapshot and made.by_snapshot) or (read.by_candidate and made.by_candidate)
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    """With the contents of its files."""
+    return candidate.model_dump() | {"files": [_contents(CANDIDATES, path) for path in sorted(glob.glob(candidate.files))]}
 
 
 def _idle(stage: str, settings: Settings) -> set[str]:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from l3_platform.model.config import parameters
+from l3_platform.scaling.plan import candidate
 from l3_platform.settings import PROFILES, SettingsError, load
 
 
@@ -54,6 +56,16 @@ def test_long_context_has_six_stages_to_128k_of_800_b_tokens_and_a_perfect_needl
     assert len(recipe.stages) == 6 and recipe.stages[-1].seq_len == 131_072
     assert sum(stage.tokens for stage in recipe.stages) == 800_000_000_000
     assert (recipe.needle_accuracy, recipe.short_loss_tolerance, recipe.required) == (1.0, 0.0, True)
+
+
+@pytest.mark.parametrize("profile", ["llama3-8b", "llama3-70b", "llama3-405b"])
+def test_data_value_anneals_half_of_an_8_b_training_on_40_b_tokens_with_30_percent_new(profile):
+    """Llama 3, section 3.1.3."""
+    settings = load(profile)
+    asked, shape = settings.data_value, candidate(settings.data_value.layers, settings, settings.tokenizer.vocab_size)
+    assert (asked.share, asked.tokens) == (0.30, 40_000_000_000)
+    assert parameters(shape) == pytest.approx(8.03e9, rel=0.03)
+    assert asked.budget / (6 * parameters(shape)) == pytest.approx(15.6e12, rel=0.03)
 
 
 def test_the_demo_measures_the_needle_and_does_not_judge_by_it():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -93,6 +94,9 @@ _POOLS: dict[int, ProcessPoolExecutor] = {}
 def _pool(workers: int) -> ProcessPoolExecutor:
     if workers not in _POOLS:
         _POOLS[workers] = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
+        # A process that multiprocessing started, such as a step of Dagster, else waits at its end for workers that nobody told:
+        # they are told before the queues close, which have priority 10.
+        multiprocessing.util.Finalize(None, shutdown, kwargs={"wait": True}, exitpriority=100)
     return _POOLS[workers]
 
 
@@ -102,11 +106,11 @@ def _context() -> ForkServerContext:
     return context
 
 
-def shutdown() -> None:
+def shutdown(wait: bool = False) -> None:
     """End every worker; the next `run` starts new ones."""
     while _POOLS:
         _, pool = _POOLS.popitem()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def _start_worker() -> None:

@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from l3_platform.orchestration.instance import (
     HEADLESS_TAG,
     headless_tag,
     prepare_home,
-    register_snapshots,
+    register,
     settle_dead_runs,
     spanning,
     up_lock,
@@ -31,6 +31,8 @@ from l3_platform.orchestration.instance import (
 from l3_platform.orchestration.resources import OVERRIDES, PROFILE, WEB_URL
 from l3_platform.settings import Settings, SettingsError, load, nearest
 from l3_platform.store.files import AFTER_FULL, DISK_IS_FULL
+
+JOBS = {"rebuild": "snapshots", "judge_candidates": "candidate_sets"}  # in order, each with its kind of partition
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,25 @@ class Outcome:
 
 
 def run(profile: str, overrides: Sequence[str], select: str = "*") -> Outcome:
-    """Run the job `rebuild` in this process, over all snapshots of the source; an MLflow server beside it where one is needed."""
+    """Run the job `rebuild` in this process, over all snapshots of the source, then `judge_candidates` over all candidate sets; an
+    MLflow server beside them where one is needed."""
     settings, root = _prepare(profile, overrides)
-    snapshots = sources.from_settings(settings.crawl).snapshots()
+    partitions = {
+        "snapshots": sources.from_settings(settings.crawl).snapshots(),
+        "candidate_sets": list(settings.data_value.candidates),
+    }
     signal.signal(signal.SIGTERM, _interrupt)
     own_server = not settings.mlflow.tracking_uri
     if not own_server:
         os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow.tracking_uri
     definitions = code_location.definitions()
     selected = _selected(definitions, select)
+    _refuse_without_candidates(definitions, selected or [], settings)
     if not (own_server and _any_tracked(definitions, selected)):
-        return _execute(definitions, snapshots, selected)
+        return _execute(definitions, partitions, selected)
     with services.running_mlflow(root):  # it starts while the first stages run; Tracking waits for it when it is needed
         code_location.definitions.cache_clear()  # resources read the environment, which names the server only now
-        return _execute(code_location.definitions(), snapshots, selected)
+        return _execute(code_location.definitions(), partitions, selected)
 
 
 def _prepare(profile: str, overrides: Sequence[str]) -> tuple[Settings, Path]:
@@ -68,7 +75,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _execute(definitions: Any, snapshots: Sequence[str], selected: list[Any] | None) -> Outcome:
+def _execute(definitions: Any, partitions: Mapping[str, Sequence[str]], selected: list[Any] | None) -> Outcome:
+    """Each job over its kind of partition, as far as something of it is selected; the first that fails is the last."""
     import dagster as dg
 
     speak()
@@ -76,16 +84,26 @@ def _execute(definitions: Any, snapshots: Sequence[str], selected: list[Any] | N
     history.keep_open()
     with dg.DagsterInstance.get() as instance:
         settle_dead_runs(instance)
-        register_snapshots(instance, snapshots)
-        job = definitions.resolve_job_def("rebuild")
-        result = job.execute_in_process(
-            instance=instance,
-            tags={**spanning(snapshots), HEADLESS_TAG: headless_tag()},
-            asset_selection=selected,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            raise_on_error=False,
-        )
-        return Outcome(result.success, result.run_id, _errors(result))
+        for definition, names in partitions.items():
+            register(instance, definition, names)
+        outcome = Outcome(success=True, run_id="")
+        for name, definition in JOBS.items():
+            job = definitions.resolve_job_def(name)
+            wanted = None if selected is None else sorted(job.asset_layer.executable_asset_keys & set(selected))
+            if outcome.success and wanted != [] and partitions[definition]:
+                outcome = _run(job, instance, partitions[definition], wanted)
+        return outcome
+
+
+def _run(job: Any, instance: Any, partitions: Sequence[str], wanted: list[Any] | None) -> Outcome:
+    result = job.execute_in_process(
+        instance=instance,
+        tags={**spanning(partitions), HEADLESS_TAG: headless_tag()},
+        asset_selection=wanted,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+    )
+    return Outcome(result.success, result.run_id, _errors(result))
 
 
 def _selected(definitions: Any, select: str) -> list[Any] | None:
@@ -109,6 +127,15 @@ def _selected(definitions: Any, select: str) -> list[Any] | None:
             )
         chosen |= found
     return sorted(chosen)
+
+
+def _refuse_without_candidates(definitions: Any, selected: Sequence[Any], settings: Settings) -> None:
+    asked = definitions.resolve_job_def("judge_candidates").asset_layer.executable_asset_keys & set(selected)
+    if asked and not settings.data_value.candidates:
+        raise SettingsError(
+            f"--select: {min(asked).to_user_string()} is made of candidate sets, and data_value.candidates names none; give one: "
+            """--set 'data_value.candidates={"good": {"where": "quality > 0.95"}}'"""
+        )
 
 
 def _any_tracked(definitions: Any, selected: list[Any] | None) -> bool:
@@ -157,7 +184,8 @@ def serve(profile: str, overrides: Sequence[str], port: int, mlflow_port: int) -
         signal.signal(number, lambda *_: stop.set())
     with dg.DagsterInstance.get() as instance:
         settle_dead_runs(instance)
-        register_snapshots(instance, sources.from_settings(settings.crawl).snapshots())
+        register(instance, "snapshots", sources.from_settings(settings.crawl).snapshots())
+        register(instance, "candidate_sets", list(settings.data_value.candidates))
     os.environ[WEB_URL] = f"http://127.0.0.1:{port}"
     services.refuse_used_port("Dagster", port)
     with up_lock(), services.running_mlflow(root, mlflow_port) as mlflow:

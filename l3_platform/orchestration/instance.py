@@ -53,25 +53,26 @@ def prepare_home() -> Path:
     return root
 
 
-def register_snapshots(instance: dg.DagsterInstance, snapshots: Sequence[str]) -> list[str]:
-    """Add the snapshots as partitions, oldest first and side by side, so that one run can span them. Returns the new ones."""
-    known = list(instance.get_dynamic_partitions("snapshots"))
-    new = [snapshot for snapshot in snapshots if snapshot not in known]
-    if new or not _side_by_side(known, snapshots):
-        for snapshot in snapshots:
-            instance.delete_dynamic_partition("snapshots", snapshot)  # history is kept by name
-        instance.add_dynamic_partitions("snapshots", list(snapshots))
+def register(instance: dg.DagsterInstance, definition: str, partitions: Sequence[str]) -> list[str]:
+    """Add snapshots or candidate sets as partitions, in order and side by side, so that one run can span them. Returns the new
+    ones."""
+    known = list(instance.get_dynamic_partitions(definition))
+    new = [partition for partition in partitions if partition not in known]
+    if new or not _side_by_side(known, partitions):
+        for partition in partitions:
+            instance.delete_dynamic_partition(definition, partition)  # history is kept by name
+        instance.add_dynamic_partitions(definition, list(partitions))
     return new
 
 
-def _side_by_side(known: Sequence[str], snapshots: Sequence[str]) -> bool:
-    start = known.index(snapshots[0])
-    return list(known[start : start + len(snapshots)]) == list(snapshots)
+def _side_by_side(known: Sequence[str], partitions: Sequence[str]) -> bool:
+    start = known.index(partitions[0]) if partitions else 0
+    return list(known[start : start + len(partitions)]) == list(partitions)
 
 
-def spanning(snapshots: Sequence[str]) -> dict[str, str]:
-    """Run tags that make one run of `rebuild` cover all these snapshots."""
-    return {ASSET_PARTITION_RANGE_START_TAG: snapshots[0], ASSET_PARTITION_RANGE_END_TAG: snapshots[-1]}
+def spanning(partitions: Sequence[str]) -> dict[str, str]:
+    """Run tags that make one run cover all these partitions."""
+    return {ASSET_PARTITION_RANGE_START_TAG: partitions[0], ASSET_PARTITION_RANGE_END_TAG: partitions[-1]}
 
 
 def headless_tag() -> str:

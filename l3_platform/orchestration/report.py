@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from l3_platform.launch.effective_time import EffectiveTime
-from l3_platform.lineage import STAGES, Catalog
+from l3_platform.lineage import EVERYTHING, Catalog, stages_of
 from l3_platform.orchestration.code_location import check_keys
 from l3_platform.orchestration.resources import Platform
 from l3_platform.orchestration.stage import cost_of
@@ -64,12 +64,13 @@ class Report:
 def collect(profile: str, overrides: Sequence[str]) -> Report:
     """Read manifests and the newest result of every check. Builds nothing."""
     catalog = Platform(profile=profile, overrides=list(overrides)).catalog()
-    assets = [_asset(catalog, stage) for stage in STAGES]
+    stages = stages_of(catalog.settings)
+    assets = [_asset(catalog, stage) for stage in stages]
     with dg.DagsterInstance.get() as instance:
-        checks = _checks(instance)
+        checks = _checks(instance, stages)
         links = _links(instance, catalog.settings.mlflow.tracking_uri)
     evaluation = catalog.find("evaluation")
-    training = {stage: _times(catalog.find(stage)) for stage, one in STAGES.items() if not one.by_snapshot}
+    training = {stage: _times(catalog.find(stage)) for stage in stages if catalog.partitions(stage) == [EVERYTHING]}
     return Report(
         profile=profile,
         source=catalog.settings.crawl.source,
@@ -108,12 +109,11 @@ def _asset(catalog: Catalog, stage: str) -> AssetReport:
     )
 
 
-def _checks(instance: dg.DagsterInstance) -> list[CheckReport]:
-    """The newest result of every check; a check that never ran has not passed."""
-    keys = check_keys()
+def _checks(instance: dg.DagsterInstance, stages: Sequence[str]) -> list[CheckReport]:
+    """The newest result of every check of the stages, in their order; a check that never ran has not passed."""
+    keys = [key for key in check_keys() if key.asset_key.to_user_string() in stages]
     newest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-    order = list(STAGES)
-    keys.sort(key=lambda key: (order.index(key.asset_key.to_user_string()), key.name))
+    keys.sort(key=lambda key: (stages.index(key.asset_key.to_user_string()), key.name))
     return [_check(key, newest.get(key)) for key in keys]
 
 

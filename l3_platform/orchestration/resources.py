@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SNAPSHOTS = dg.DynamicPartitionsDefinition(name="snapshots")
+CANDIDATE_SETS = dg.DynamicPartitionsDefinition(name="candidate_sets")
 PROFILE, OVERRIDES, TRACKING_URI, WEB_URL = "L3_PROFILE", "L3_SET", "MLFLOW_TRACKING_URI", "L3_WEB_URL"
 
 

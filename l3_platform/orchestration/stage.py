@@ -25,7 +25,7 @@ from l3_platform.engine.progress import report_to, say
 from l3_platform.lineage import EVERYTHING, STAGES, Catalog, inputs_of
 from l3_platform.orchestration.card import Card, card
 from l3_platform.orchestration.log import careful_log
-from l3_platform.orchestration.resources import SNAPSHOTS, Platform, Tracking
+from l3_platform.orchestration.resources import CANDIDATE_SETS, SNAPSHOTS, Platform, Tracking
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Lock, Writer, files
 from l3_platform.store.dataset import read_table
@@ -66,6 +66,16 @@ class Build:
             raise
         finally:
             self.tracking.finish_run(self.context, run, status)
+
+    def track_points(self, names: Sequence[str]) -> None:
+        """Each row of the shards already put as an MLflow run, nested under one of the asset's name."""
+        from l3_platform.scaling.tracking import log_points
+
+        rows = self.finished_rows(names)
+        if rows.num_rows:
+            with self.mlflow_run(self.out.asset) as run:
+                if run:
+                    log_points(rows, self.tracking.client, run, self.tracking.experiment_id)
 
     def finished_rows(self, names: Sequence[str]) -> pa.Table:
         """Rows of shards already put, before the dataset is committed."""
@@ -128,15 +138,16 @@ def stage_asset(
 
     def decorate(body: Callable[[Build], Built]) -> dg.AssetsDefinition:
         stage = STAGES[body.__name__]  # type: ignore[attr-defined]
+        partitioned = SNAPSHOTS if stage.by_snapshot else CANDIDATE_SETS if stage.by_candidate else None
         all_checks = [ACCOUNT_BALANCES, *checks]
 
         def asset(context: dg.AssetExecutionContext, platform: Platform, tracking: Tracking) -> dg.MaterializeResult:
             catalog = platform.catalog()
-            partitions = list(context.partition_keys) if stage.by_snapshot else [EVERYTHING]
+            partitions = list(context.partition_keys) if partitioned else [EVERYTHING]
             with report_to(careful_log(context)):
                 made = [_made(context, catalog, tracking, stage.name, partition, body, retry) for partition in partitions]
             cards = {one.partition: card(one, show(one) if show else Card(), tracking) for one in made}
-            if stage.by_snapshot:
+            if partitioned:
                 for partition, metadata in cards.items():
                     context.add_asset_metadata(metadata, partition_key=partition)
             return dg.MaterializeResult(
@@ -150,8 +161,8 @@ def stage_asset(
             name=stage.name,
             description=body.__doc__,
             deps=list(stage.inputs),
-            partitions_def=SNAPSHOTS if stage.by_snapshot else None,
-            backfill_policy=dg.BackfillPolicy.single_run() if stage.by_snapshot else None,
+            partitions_def=partitioned,
+            backfill_policy=dg.BackfillPolicy.single_run() if partitioned else None,
             group_name=group,
             kinds=kinds,
             owners=OWNERS,
@@ -183,11 +194,7 @@ def _made(
 ) -> Made:
     """The dataset of a partition: found where it is finished, else built under its lock and committed."""
     if partition not in catalog.partitions(stage):
-        raise dg.Failure(
-            f"{stage}/{partition}: source {catalog.settings.crawl.source!r} has no snapshot {partition!r}, it has "
-            f"{', '.join(catalog.snapshots)}; run with the settings of the other source (crawl.source)",
-            allow_retries=False,
-        )
+        raise dg.Failure(_unknown_partition(catalog, stage, partition), allow_retries=False)
     inputs = catalog.inputs(stage, partition)
     dataset = catalog.find(stage, partition)
     label = stage if partition == EVERYTHING else f"{stage} {partition}"
@@ -205,6 +212,20 @@ def _made(
         say(f"{label:<28} {_summary(dataset)}  unchanged")
         careful_log(context)(f"{stage}/{partition}: unchanged inputs and settings, nothing recomputed ({dataset.folder})")
     return Made(catalog, partition, inputs, dataset, cost_of(dataset))
+
+
+def _unknown_partition(catalog: Catalog, stage: str, partition: str) -> str:
+    if STAGES[stage].by_candidate:
+        known = ", ".join(catalog.settings.data_value.candidates) or "none"
+        return (
+            f"{stage}/{partition}: data_value.candidates has no set {partition!r}, it has {known}; say what it consists of, with "
+            f"--set or among the overrides of resource `platform` in the launchpad: "
+            f'data_value.candidates={{"{partition}": {{"where": "quality > 0.95"}}}}'
+        )
+    return (
+        f"{stage}/{partition}: source {catalog.settings.crawl.source!r} has no snapshot {partition!r}, it has "
+        f"{', '.join(catalog.snapshots)}; run with the settings of the other source (crawl.source)"
+    )
 
 
 def _build(

@@ -6,7 +6,7 @@ tokens at hand x epochs / tokens to train on: a small run never repeats a rare d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +68,7 @@ def choose_mixture(runs: pa.Table, available: Mapping[str, int], settings: Setti
     most = np.array([settings.mix.max_epochs * available[domain] / total for domain in domains])
     mixtures = {row["mixture"]: shares_in(row) for row in runs.to_pylist()}
     losses = {domain: found for domain in domains if (found := mean_losses(runs, domain))}
-    weights, notes = _weights(settings, losses)
+    weights, notes = weights_of(settings, losses)
     laws = {
         domain: fit_mixture_law(_matrix([mixtures[name] for name in seen], domains), np.array(list(seen.values())), methods)
         for domain, seen in losses.items()
@@ -102,18 +102,18 @@ def choose_mixture(runs: pa.Table, available: Mapping[str, int], settings: Setti
     return Choice(pa.Table.from_pylist(rows, schema=CANDIDATES), _methods(laws, losses), _unseen(laws, losses), tuple(notes))
 
 
-def _weights(settings: Settings, losses: Mapping[str, Mapping[str, float]]) -> tuple[dict[str, float], list[str]]:
-    """Weight of each domain that can be judged, made to sum to 1."""
+def weights_of(settings: Settings, judged: Collection[str]) -> tuple[dict[str, float], list[str]]:
+    """Weight of each domain that can be judged, made to sum to 1; and what a person should know. Raises MixtureError."""
     wanted = settings.mixture.target or settings_shares(settings.mix, "pretrain")
     unknown = sorted(set(wanted) - set(DOMAINS))
     if unknown:
         raise MixtureError(f"setting mixture.target: {unknown[0]!r} is none of {', '.join(DOMAINS)}")
-    total = sum(wanted.get(domain, 0.0) for domain in losses)
+    total = sum(wanted.get(domain, 0.0) for domain in judged)
     if not total:
         raise MixtureError("setting mixture.target: of no domain with a weight are there training tokens and held-out ones")
-    blind = [domain for domain in DOMAINS if wanted.get(domain) and domain not in losses]
+    blind = [domain for domain in DOMAINS if wanted.get(domain) and domain not in judged]
     notes = [f"{domain}: without training tokens or held-out ones, it has no part in the target" for domain in blind]
-    return {domain: wanted.get(domain, 0.0) / total for domain in losses}, notes
+    return {domain: wanted.get(domain, 0.0) / total for domain in judged}, notes
 
 
 def _matrix(mixtures: list[dict[str, float]], domains: tuple[str, ...]) -> Floats:

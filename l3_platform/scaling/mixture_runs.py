@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from l3_platform.scaling.proxy import Corpus, failed, proxy_job
 from l3_platform.settings import Settings
 
 if TYPE_CHECKING:
-    from l3_platform.train.job import TrainJob
+    from l3_platform.train.job import TrainJob, TrainResult
 
 RUNS = pa.schema(
     [
@@ -84,17 +84,22 @@ def run_mixture(task: MixtureTask) -> Output:
             result = train(task.job(folder))
         except TrainingError as error:
             return failed(RUNS, task.name, error)
-    row = {
-        "point": task.name,
-        "mixture": task.mixture,
-        "seed": task.seed,
+    row = as_row(task.name, task.mixture, task.seed, task.shares, result)
+    return Output(pa.Table.from_pylist([row], schema=RUNS), Counts.annotated(1))
+
+
+def as_row(point: str, mixture: str, seed: int, shares: Mapping[str, float], result: TrainResult) -> dict[str, Any]:
+    """Of RUNS."""
+    return {
+        "point": point,
+        "mixture": mixture,
+        "seed": seed,
         "params": result.parameters,
         "tokens": result.tokens,
         "train_loss": result.loss,
-        **{f"share_{domain}": task.shares.get(domain, 0.0) for domain in DOMAINS},
+        **{f"share_{domain}": shares.get(domain, 0.0) for domain in DOMAINS},
         **{f"loss_{domain}": nats / tokens for domain, (nats, tokens) in result.held_out.items() if tokens},
     }
-    return Output(pa.Table.from_pylist([row], schema=RUNS), Counts.annotated(1))
 
 
 def run_doremi(task: MixtureTask) -> Output:

@@ -20,7 +20,7 @@ from l3_platform.settings.curation import (
     UrlPolicy,
 )
 from l3_platform.settings.launchers import Hosts, Kubernetes, Slurm
-from l3_platform.settings.mix import Mix, MixChange, Mixture, Tokenizer
+from l3_platform.settings.mix import Candidate, DataValue, Mix, MixChange, Mixture, Tokenizer
 from l3_platform.settings.operations import Engine, Mlflow, Retention, Store
 from l3_platform.settings.profile import PROFILES, home, load
 from l3_platform.settings.section import Section, SettingsError, nearest
@@ -31,9 +31,11 @@ __all__ = [
     "PROFILES",
     "Anneal",
     "Annotator",
+    "Candidate",
     "Classifier",
     "Crawl",
     "Curate",
+    "DataValue",
     "Dedup",
     "Encoder",
     "Engine",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from l3_platform.settings.section import Section
 
@@ -80,3 +80,39 @@ class Mixture(Section):
         if 0 < runs < 10:
             raise ValueError("a law is chosen by cross-validation over at least 10 mixtures; 0 leaves the sweep out")
         return runs
+
+
+class Candidate(Section):
+    """A set of documents whose value is asked: curated documents that a condition selects, or texts from elsewhere."""
+
+    where: str = Field(default="", description="SQL over the columns of curated_documents, such as domain_group = 'math'")
+    files: str = Field(default="", description="path or glob of .parquet, .jsonl or .jsonl.gz files with a column `text`")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if bool(self.where) == bool(self.files):
+            raise ValueError("a candidate set has either `where` or `files`")
+        return self
+
+
+class DataValue(Section):
+    """What a candidate set adds to the default mix when a half-trained model is annealed on both (Llama 3, section 3.1.3).
+
+    Shape and recipe of the model are those of section `scaling`; losses are weighed and measured as section `mixture` says.
+    """
+
+    candidates: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], Candidate] = Field(
+        default={}, description="sets by name, each a partition of `data_value`; none: nothing is trained"
+    )
+    share: float = Field(default=0.30, gt=0, lt=1, description="of the tokens annealed on; the default mix has the others")
+    tokens: int = Field(default=98_304, ge=1, description="of the annealing, the rate falling linearly to zero (Llama 3: 40 B)")
+    seeds: int = Field(default=4, ge=2, description="annealings of each set and of the default mix, with the same seeds: pairs")
+    layers: int = Field(default=3, ge=1, description="size of the model (Llama 3: 8 B parameters)")
+    budget: float = Field(default=1.6e11, gt=0, description="FLOPs, C = 6·N·D, of its whole training, of which half is done")
+
+    @field_validator("candidates")
+    @classmethod
+    def _named_apart(cls, candidates: dict[str, Candidate]) -> dict[str, Candidate]:
+        if "default" in candidates:
+            raise ValueError("`default` is the mix that every candidate set is compared with: give the set another name")
+        return candidates

@@ -18,7 +18,7 @@ from l3_platform.settings.curation import (
     UrlPolicy,
 )
 from l3_platform.settings.launchers import Hosts, Kubernetes, Slurm
-from l3_platform.settings.mix import Mix, Mixture, Tokenizer
+from l3_platform.settings.mix import DataValue, Mix, Mixture, Tokenizer
 from l3_platform.settings.operations import Engine, Mlflow, Retention, Store
 from l3_platform.settings.section import Section
 from l3_platform.settings.training import Anneal, Evaluate, LongContext, Model, Scaling, Train
@@ -45,6 +45,7 @@ class Settings(Section):
     tokenizer: Tokenizer = Tokenizer()
     mix: Mix = Mix()
     mixture: Mixture = Mixture()
+    data_value: DataValue = DataValue()
     scaling: Scaling = Scaling()
     model: Model = Model()
     train: Train = Train()

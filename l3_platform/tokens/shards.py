@@ -80,7 +80,7 @@ def encode_documents(table: pa.Table, tokenizer: BPE, shard: str, held_out_share
     streams: dict[str, list[np.ndarray]] = {name: [] for name in sorted(set(names))}
     length = dict.fromkeys(streams, 0)
     starts, counts = [], []
-    for name, ids in zip(names, _encoded(table["text"], tokenizer), strict=True):
+    for name, ids in zip(names, encoded(table["text"], tokenizer), strict=True):
         streams[name].append(ids)
         starts.append(length[name])
         counts.append(len(ids))
@@ -93,7 +93,8 @@ def encode_documents(table: pa.Table, tokenizer: BPE, shard: str, held_out_share
     return Output(index, Counts.annotated(table.num_rows), files=content)
 
 
-def _encoded(texts: pa.ChunkedArray, tokenizer: BPE) -> Iterator[np.ndarray]:
+def encoded(texts: pa.ChunkedArray, tokenizer: BPE) -> Iterator[np.ndarray]:
+    """Each text as it stands in a stream: uint32 [tokens], begin and end included."""
     begin, end = tokenizer.token_to_id(BEGIN_OF_TEXT), tokenizer.token_to_id(END_OF_TEXT)
     for batch in _batches(texts):
         for ids in encode_texts(tokenizer, batch):

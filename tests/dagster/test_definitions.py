@@ -11,7 +11,7 @@ from l3_platform.lineage import STAGES, inputs_of
 from l3_platform.settings import load
 
 HEAVY = ("torch", "mlflow", "ray", "transformers", "scipy", "matplotlib", "fasttext", "datasketch", "numba")
-GROUPS = {"crawl", "clean", "dedup", "quality", "mix", "scaling", "pretrain", "evaluate"}
+GROUPS = {"crawl", "clean", "dedup", "quality", "mix", "scaling", "data_value", "pretrain", "evaluate"}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from l3_platform.engine import Counts, Output
+from l3_platform.engine import Counts, Output, map_shards
+from l3_platform.settings import Engine
 from l3_platform.store import Writer
 
 TASKS = {f"part-{number:05d}": number for number in range(6)}
@@ -93,3 +94,9 @@ def _append(log: str, line: str) -> None:
 
 def loaded_modules(number: int) -> Output:
     return Output.annotated(pa.table({"module": sorted(sys.modules)}))
+
+
+def a_stage(folder: str) -> None:
+    """What a step process does: a stage, then its end."""
+    out = writer(folder)
+    out.commit(map_shards(double, TASKS, out, Engine(workers=2)))

@@ -1,6 +1,7 @@
 """The verbs: same bytes on any number of workers, resumed after a kill, a bad shard named."""
 
 import functools
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from l3_platform.store import files
 from tests.engine.tasks import (
     TASKS,
     Model,
+    a_stage,
     always_killed,
     count_calls,
     double,
@@ -68,6 +70,17 @@ def test_a_shard_that_always_kills_its_worker_is_named_and_the_others_are_kept(t
 def test_a_dead_worker_is_told_also_where_there_is_only_one_attempt(tmp_path):
     with pytest.raises(TaskFailed, match=r"part-00003.*its worker died 1 times"):
         map_shards(always_killed, TASKS, writer(tmp_path), Engine(workers=1, attempts=1))
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_that_multiprocessing_started_ends_although_it_has_workers(tmp_path, method):
+    """Dagster's steps are such processes; multiprocessing waits for their children before it ends their threads."""
+    step = multiprocessing.get_context(method).Process(target=a_stage, args=(str(tmp_path),))
+    step.start()
+    step.join(30)
+    ended = step.exitcode
+    step.kill()
+    assert ended == 0
 
 
 def test_many_more_tasks_than_workers_are_all_made(tmp_path):
