@@ -21,10 +21,10 @@ up: install  ## Dagster UI and MLflow on 127.0.0.1
 
 test: install lint  ## unit tests, then those that train, kill processes, start servers and drive a browser
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not exhaustive'
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'slow and not exhaustive'
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'slow and not exhaustive'
 
-test-exhaustive: install  ## what takes minutes for one claim: interval coverage, 10,000 mutations, 16 processes
-	$(BIN)/pytest -n $(WORKERS) --dist load -m exhaustive
+test-exhaustive: install  ## what takes longest: Slurm, Kubernetes, Ray, ssh, 16 processes, interval coverage, 10,000 mutations
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m exhaustive
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -93,7 +93,7 @@ def test_letters_are_all_that_is_seen():
     assert letters("  Zürich 2024:\n«Ça va?»_x ") == "zürich ça va x"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_75_languages_are_told_apart_with_macro_f1_of_096(shared_data):
     """500 sentences of each train it, the rest and the Declaration of Human Rights judge it."""
     rows = pq.read_table(shared_data / "language" / "sentences.parquet", columns=["language", "text"]).to_pylist()

@@ -19,7 +19,7 @@ from l3_platform.mix.data_mix import settings_shares
 from l3_platform.settings import load
 from tests.end_to_end.conftest import TINY, World, made_once, succeeds
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 # Maths is what the model is judged by, and the default mix has nearly none of it.
 JUDGED = (*TINY, "mix.math=0.01", 'mixture.target={"math": 0.5, "general": 0.5}')

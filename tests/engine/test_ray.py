@@ -61,7 +61,7 @@ def on_ray(nodes):
     return Engine(backend="ray", ray_address=nodes.address)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_ray
 def test_two_nodes_give_the_bytes_of_local_processes_also_when_workers_are_killed(on_ray, tmp_path):
     for name, engine in (("local", LOCAL), ("ray", on_ray)):
@@ -85,7 +85,7 @@ def test_two_nodes_give_the_bytes_of_local_processes_also_when_workers_are_kille
     assert len(tree(tmp_path / "ray")) > 25
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_ray
 def test_both_nodes_take_part(on_ray, tmp_path):
     log = tmp_path / "nodes"
@@ -94,7 +94,7 @@ def test_both_nodes_take_part(on_ray, tmp_path):
     assert len(set(log.read_text().split())) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_ray
 def test_a_node_that_dies_costs_nothing(nodes, on_ray, tmp_path):
     import threading
@@ -108,7 +108,7 @@ def test_a_node_that_dies_costs_nothing(nodes, on_ray, tmp_path):
     assert table["x"].to_pylist() == [2 * number for number in range(24)]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_ray
 def test_what_cannot_be_made_is_named_and_the_rest_is_kept(on_ray, tmp_path):
     out = writer(tmp_path / "killed")
@@ -119,7 +119,7 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_kept(on_ray, tmp_path):
         map_shards(refuses, TASKS, writer(tmp_path / "refused"), on_ray)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_ray
 def test_a_cluster_of_its_own_ends_with_the_process_that_an_interrupt_ends(tmp_path):
     program = """
@@ -151,7 +151,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch, tmp_pat
         map_shards(double, TASKS, writer(tmp_path), Engine(backend="ray"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_ray
 def test_an_address_where_nothing_listens_is_named(tmp_path):
     ray_backend.shutdown()

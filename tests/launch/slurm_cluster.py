@@ -10,11 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 CONFIGURATION = """
@@ -50,11 +52,13 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 class SlurmCluster:
-    """Entering it sets SLURM_CONF for this process and its children; leaving it ends every daemon and step."""
+    """Entering it sets SLURM_CONF for this process and its children; leaving it ends every daemon and step. One at a time on a
+    machine: beside another one it waits for its turn."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.configuration = folder / "slurm.conf"
+        self._turn = FileLock(Path(tempfile.gettempdir()) / "l3-slurm-cluster.lock")
 
     @staticmethod
     def missing() -> str:
@@ -65,6 +69,7 @@ class SlurmCluster:
         return f"{', '.join(absent)} not installed: apt-get install slurm-wlm munge" if absent else ""
 
     def __enter__(self) -> SlurmCluster:
+        self._turn.acquire()
         os.environ["SLURM_CONF"] = str(self.configuration)
         munge = self.folder / "munge"
         for name in ("state", "munge"):
@@ -92,6 +97,7 @@ class SlurmCluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         del os.environ["SLURM_CONF"]
+        self._turn.release()
 
     def processes(self, node: str = "") -> list[psutil.Process]:
         """Everything that knows of this cluster, or only what runs on a node for a job: steps and what they started."""

@@ -64,7 +64,7 @@ def step_of(line: str) -> int:
     return int(line.split()[1].replace(",", "")) if line.startswith("step ") else 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_root
 def test_a_killed_client_takes_the_trainers_of_all_hosts_with_it(
     make_job: MakeJob, tmp_path: Path, on_hosts: Train, hosts: TwoHosts, processes: Processes
@@ -79,7 +79,7 @@ def test_a_killed_client_takes_the_trainers_of_all_hosts_with_it(
     assert gone_within(15, processes, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(bool(SshServer.missing()), reason=SshServer.missing())
 def test_ssh_survives_a_killed_rank_and_a_killed_client_takes_all_with_it(
     make_job: MakeJob, tmp_path: Path, on_hosts: Train, processes: Processes

@@ -141,7 +141,7 @@ def test_another_client_finds_the_living_jobset_and_replaces_a_dead_one(
     assert "created JobSet" in third.logs()[0] and polled(third)[0] == "running"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_jobset_with_a_killed_pod_restarts_and_ends_with_the_same_loss(
     make_job: MakeJob,
     undisturbed: TrainResult,
@@ -167,7 +167,7 @@ def test_a_jobset_with_a_killed_pod_restarts_and_ends_with_the_same_loss(
     assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == ["attempt-1.0", "attempt-1.1"]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_failure_that_would_repeat_fails_the_set_without_a_restart(
     make_job: MakeJob, tmp_path: Path, settings: Train, cluster: Simulated, processes: Processes
 ) -> None:

@@ -15,7 +15,7 @@ from l3_platform.settings import Slurm, Train
 from l3_platform.train import TrainingStopped, TrainJob, TrainResult
 from tests.launch.slurm_cluster import SlurmCluster, run, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(SlurmCluster.missing()), reason=SlurmCluster.missing())]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(bool(SlurmCluster.missing()), reason=SlurmCluster.missing())]
 
 AGENT, RANK = "l3_platform.launch.agent", "l3_platform.train"
 # Both nodes are this machine, so collectives stay on the loopback.

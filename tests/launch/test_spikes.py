@@ -48,7 +48,7 @@ def job_on(folder: Path, data: str) -> TrainJob:
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_noise_in_a_shard_is_skipped_and_rolled_back_from_alike_on_all_ranks_and_after_a_kill(
     tokens: tuple[str, ...], tmp_path: Path, settings: Train, processes: Callable[..., list[psutil.Process]]
 ) -> None:

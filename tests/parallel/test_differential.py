@@ -70,9 +70,14 @@ PLANTED = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("world", "cases"), [(2, TWO), (4, FOUR), (8, EIGHT), pytest.param(16, SIXTEEN, marks=pytest.mark.exhaustive)]
+    ("world", "cases"),
+    [
+        pytest.param(2, TWO, marks=pytest.mark.slow),
+        pytest.param(4, FOUR, marks=pytest.mark.slow),
+        pytest.param(8, EIGHT, marks=pytest.mark.exhaustive),
+        pytest.param(16, SIXTEEN, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_every_composition_has_the_loss_and_every_gradient_of_one_process(world: int, cases: list[Case], tmp_path: Path) -> None:
     errors = in_processes(world, tmp_path, worst_errors, cases)

@@ -48,7 +48,7 @@ def test_activation_checkpointing_changes_neither_gradients_nor_names() -> None:
     assert all(torch.equal(gradients[2][name], tensor) for name, tensor in expected_gradients[2].items())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_compiled_blocks_have_the_gradients_of_eager_ones() -> None:
     _, gradients = three_steps(compile_blocks=True)
     _, expected = three_steps()

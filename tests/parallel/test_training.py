@@ -39,7 +39,7 @@ def same(got: TrainJob, expected: TrainJob, result: TrainResult, right: TrainRes
         torch.testing.assert_close(weights[0][name], weight, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_checkpoint_written_on_one_mesh_goes_on_on_others_to_the_same_model(tmp_path: Path) -> None:
     whole = job(tmp_path / "whole")
     right = train(whole)
@@ -60,7 +60,7 @@ def test_a_checkpoint_written_on_one_mesh_goes_on_on_others_to_the_same_model(tm
     same(moved, whole, result, right)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_job_in_four_dimensions_starts_from_an_exported_model(tmp_path: Path) -> None:
     first = job(tmp_path / "first")
     train(first)

@@ -38,7 +38,7 @@ def planned(case: dict) -> Memory:
     return memory(ModelConfig(**case["model"]), layout, Step(case["seq_len"], tokens * case["micro_batches"]), case["precision"])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", CASES)
 def test_activations_are_those_that_the_forward_pass_saved(name: str, measured: dict) -> None:
     case = CASES[name]
@@ -47,7 +47,7 @@ def test_activations_are_those_that_the_forward_pass_saved(name: str, measured: 
     assert planned(case).activations + log_probabilities == pytest.approx(measured[name]["saved"], rel=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["saving"] in ("eager", "checkpoint")])
 def test_the_peak_is_that_of_a_step_that_was_run(name: str, measured: dict) -> None:
     assert planned(CASES[name]).peak == pytest.approx(measured[name]["peak"], rel=0.10)
