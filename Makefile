@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
+SLOW_WORKERS ?= 3  # end-to-end tests mostly wait
 
 .PHONY: install demo up test test-exhaustive lint bench-curation bench-train pictures clean
 
@@ -21,7 +22,7 @@ up: install  ## Dagster UI and MLflow on 127.0.0.1
 
 test: install lint  ## unit tests, then those that train, kill processes, start servers and drive a browser
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not exhaustive'
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'slow and not exhaustive'
+	$(BIN)/pytest -n $(SLOW_WORKERS) --dist loadfile -m 'slow and not exhaustive'
 
 test-exhaustive: install  ## what takes longest: Slurm, Kubernetes, Ray, ssh, 16 processes, interval coverage, 10,000 mutations
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m exhaustive

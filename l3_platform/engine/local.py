@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.util
@@ -52,6 +54,13 @@ def start(*modules: str) -> None:
     PRELOAD.extend(modules)
     _context()
     forkserver.ensure_running()
+    atexit.register(_end_fork_server)  # while it imports it would outlive a command that was refused, and hold its output open
+
+
+def _end_fork_server() -> None:
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    with contextlib.suppress(ProcessLookupError, TypeError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def workers(settings: Engine) -> int:

@@ -7,7 +7,7 @@ import pytest
 from tests.end_to_end.conftest import wait_for
 from tests.launch.two_hosts import TwoHosts
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(TwoHosts.missing()), reason=TwoHosts.missing())]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.skipif(bool(TwoHosts.missing()), reason=TwoHosts.missing())]
 
 
 def test_the_asset_survives_a_cut_cable_between_its_hosts(world, undisturbed):
