@@ -29,9 +29,11 @@ def content(world: World, stages: set[str]) -> dict[str, bytes]:
     """Every file of the stages' datasets by its place under data/, but for what a clock or a process leaves there."""
     data = world.home / "data"
     found = {str(path.relative_to(data)): path for path in data.rglob("*") if path.is_file()}
-    incidental = (".lock", ".guard", "/cost.json")
+    incidental = (".lock", ".guard", "/cost.json")  # and what a kill left of a lock that was being written
     return {
-        name: path.read_bytes() for name, path in found.items() if name.split("/")[0] in stages and not name.endswith(incidental)
+        name: path.read_bytes()
+        for name, path in found.items()
+        if name.split("/")[0] in stages and not name.endswith(incidental) and ".lock." not in name
     }
 
 
