@@ -35,29 +35,29 @@ def main() -> None:
 
 
 def dagster(url: str) -> None:
-    with chromium(3400, 2300) as page:
+    with chromium(3400, 3300) as page:
         page.goto(f"{url}/asset-groups")
         page.get_by_text("evaluate", exact=True).first.wait_for(timeout=60_000)
         time.sleep(3)
         page.keyboard.press("Alt+e")  # expand all groups
         time.sleep(4)
-        page.mouse.move(1900, 1700)
-        page.mouse.wheel(0, 800)  # one step out is all there is: the top of the graph is still cut off
+        page.mouse.move(1900, 2000)
+        page.mouse.wheel(0, 800)  # one step out is all there is
         time.sleep(2)
         page.mouse.down()
-        page.mouse.move(1850, 1950, steps=10)  # and drag it into the middle
+        page.mouse.move(1880, 2480, steps=10)  # and drag it into the middle
         page.mouse.up()
         time.sleep(2)
-        page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 200, "width": 2800, "height": 2050})
+        page.screenshot(path=IMAGES / "asset-graph.png", clip={"x": 545, "y": 200, "width": 2800, "height": 2850})
 
 
 def mlflow(url: str) -> None:
     """The charts of the newest run of `pretrained`."""
-    with chromium(1500, 2300) as page:
+    with chromium(1500, 2900) as page:
         run = newest_run(url, "pretrained")
         page.goto(f"{url}/#/experiments/{run['experiment_id']}/runs/{run['run_id']}/model-metrics")
         time.sleep(12)  # the charts draw themselves one by one
-        page.screenshot(path=IMAGES / "mlflow.png", clip={"x": 205, "y": 1000, "width": 900, "height": 780})
+        page.screenshot(path=IMAGES / "mlflow.png", clip={"x": 205, "y": 1772, "width": 900, "height": 743})
 
 
 def newest_run(url: str, name: str) -> dict[str, str]:

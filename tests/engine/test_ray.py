@@ -123,11 +123,12 @@ def test_what_cannot_be_made_is_named_and_the_rest_is_kept(on_ray, tmp_path):
 @needs_ray
 def test_a_cluster_of_its_own_ends_with_the_process_that_an_interrupt_ends(tmp_path):
     program = """
-        import sys
+        import signal, sys
         from l3_platform.engine import map_shards
         from l3_platform.settings import Engine
         from tests.engine.tasks import slowly, writer
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         out = writer(sys.argv[1])
         map_shards(slowly, {f"part-{number:05d}": number for number in range(1000)}, out, Engine(backend="ray", workers=1))
     """

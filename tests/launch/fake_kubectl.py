@@ -6,6 +6,7 @@ is a file `run-pods` in it, the pods of a JobSet run, all on the loopback, and t
 failure policies in its manifest say; else the test writes the status.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -65,7 +66,8 @@ def delete(state: Path) -> None:
     pid = HOME / f"{state.stem}.pid"
     if pid.exists():
         number = int(pid.read_text())
-        os.kill(number, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # its set has ended
+            os.kill(number, signal.SIGTERM)
         while (HOME / f"{state.stem}.runs").exists():
             time.sleep(0.1)
         pid.unlink()
