@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from l3_platform.data_value.value import HARMFUL, USEFUL, Value, read_value
-from l3_platform.orchestration.card import SAMPLE_ROWS, Card, failures, new_figure, png
+from l3_platform.orchestration.card import SAMPLE_ROWS, Card, failures
 from l3_platform.orchestration.charts import INK, KEPT, REMOVED
+from l3_platform.orchestration.mixture_card import interval_chart
 from l3_platform.orchestration.stage import Made
 
 COLORS = {USEFUL: KEPT, HARMFUL: REMOVED}
@@ -51,14 +52,5 @@ def ranking(made: Made) -> list[Value]:
 
 def ranking_chart(values: Sequence[Value]) -> bytes:
     """Value and interval of each set; right of zero is better than the default mix."""
-    figure, axes = new_figure(height=0.9 + 0.34 * len(values), width=7.2)
-    for place, one in enumerate(values):
-        color = COLORS.get(one.verdict, INK)
-        if one.low is not None and one.high is not None:
-            axes.plot([one.low, one.high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
-        axes.plot(one.mean, place, "o", color=color, markersize=5)
-    axes.axvline(0.0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(values)), [f"{one.candidate}: {one.verdict}" for one in values])
-    axes.invert_yaxis()
-    axes.set_xlabel("held-out loss saved against the default mix, nats a token (mean and 90 % interval)", fontsize=8)
-    return png(figure)
+    rows = [(f"{one.candidate}: {one.verdict}", COLORS.get(one.verdict, INK), one) for one in values]
+    return interval_chart(rows, "held-out loss saved against the default mix, nats a token (mean and 90 % interval)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -101,14 +102,31 @@ def predicted_and_seen(unseen: pa.Table) -> bytes:
 
 def difference_chart(differences: Sequence[Difference]) -> bytes:
     """Mean difference and interval of each pair; what lies left of zero is better."""
-    figure, axes = new_figure(height=0.8 + 0.34 * len(differences), width=7.2)
-    for place, one in enumerate(differences):
+    rows = []
+    for one in differences:
         color = KEPT if one.high is not None and one.high < 0 else REMOVED if one.low is not None and one.low > 0 else INK
+        rows.append((f"{one.mixture} − {one.against}", color, one))
+    return interval_chart(rows, "difference of the target, nats a token (mean and 90 % interval)")
+
+
+class Interval(Protocol):
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def interval_chart(rows: Sequence[tuple[str, str, Interval]], label: str) -> bytes:
+    """A line a row, from the top: its name, its colour, its mean with the interval where there is one."""
+    figure, axes = new_figure(height=0.9 + 0.34 * len(rows), width=7.2)
+    for place, (_, color, one) in enumerate(rows):
         if one.low is not None and one.high is not None:
             axes.plot([one.low, one.high], [place, place], color=color, linewidth=2, solid_capstyle="butt")
         axes.plot(one.mean, place, "o", color=color, markersize=5)
     axes.axvline(0.0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(differences)), [f"{one.mixture} − {one.against}" for one in differences])
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("difference of the target, nats a token (mean and 90 % interval)", fontsize=8)
+    axes.set_xlabel(label, fontsize=8)
     return png(figure)
