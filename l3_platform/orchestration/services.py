@@ -50,7 +50,7 @@ class Service:
                 env=os.environ | dict(self.environment),
             )
 
-    def wait_ready(self, seconds: float = 60.0) -> None:
+    def wait_ready(self, seconds: float = 180.0) -> None:
         """Raises ServiceError when the server ends or does not answer in time."""
         if wait_until_up(self.url + self.health, seconds, unless=self.ended):
             return

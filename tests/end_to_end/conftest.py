@@ -121,14 +121,15 @@ class World:
                 process.kill()
 
 
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of `condition`, else a failure that says what was waited for."""
+def wait_for(condition: Callable[[], Any], seconds: float, what: str, log: Path | None = None) -> Any:
+    """The first true value of `condition`, else a failure that says what was waited for and what `log` says by then."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.1)
-    pytest.fail(f"waited {seconds:.0f} s in vain for {what}")
+    told = f"; {log} says:\n{log.read_text()}" if log else ""
+    pytest.fail(f"waited {seconds:.0f} s in vain for {what}{told}")
 
 
 def made_once(folder: Path, make: Callable[[World], object], overrides: Sequence[str] = TINY) -> World:

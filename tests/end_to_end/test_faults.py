@@ -92,7 +92,7 @@ class Web:
         self.process = world.start("up", "--port", str(self.port), "--mlflow-port", str(free_port()))
         self.url = f"http://127.0.0.1:{self.port}"
         log = world.home / "up.log"
-        wait_for(lambda: "Ctrl-C ends both" in log.read_text(), 60, f"both servers; the log says: {log.read_text()}")
+        wait_for(lambda: "Ctrl-C ends both" in log.read_text(), 180, "both servers", log)
 
     def materialize(self, asset: str) -> str:
         selector = {"repositoryName": "__repository__", "repositoryLocationName": "l3", "jobName": "rebuild"}
