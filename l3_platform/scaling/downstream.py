@@ -9,8 +9,8 @@ by a target:
   early. Here a perfect answer's accuracy is 1; only the floor is free, for it is measured (small models lie on it).
 - *First step.* L(N, D) swings with few runs; a law in compute alone cannot see that a model was trained for long; one
   exponent for N and D lies between. The mean of the three errs less than the worst on every ladder that was cut back.
-- *Shared NLL.* The mean NLL of several tasks is forecast with half the error of one task's, and accuracy follows it almost
-  as well (one ability moves all tasks, Ruan et al. 2024). The forecast is the mean of that by it and that by the task's own.
+- *Shared NLL.* The mean NLL of several tasks is forecast with three fifths of the error of one task's, and accuracy follows it
+  almost as well (one ability moves all tasks, Ruan et al. 2024). The forecast is the mean of both.
 - *Checkpoints.* All but the first tenth of a run enter the second step: the curve through (NLL, accuracy) is the same in a
   run as between runs, and sixteen final points do not fix a floor.
 - *Interval.* A resample draws runs, one law, one of the two NLLs, and how a run lay beside both steps: where the ways to
