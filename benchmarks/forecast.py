@@ -10,6 +10,7 @@ squares over all checkpoints but the first tenth (moving averages of five) and o
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import io
 from collections.abc import Sequence
@@ -22,11 +23,20 @@ from rich.console import Console
 from rich.table import Table
 from scipy import optimize
 
-from l3_platform.scaling.downstream import Runs, back_test, fit_forecaster, read_ladder
+from l3_platform.scaling.downstream import Runs, back_test, fit_forecaster, read_ladder, share_nll
 from l3_platform.scaling.parametric import fit_huber
 
 PARAMS = {"190M": 190_354_176, "370M": 371_262_464, "760M": 758_220_288, "1B": 1_279_395_840, "3B": 3_171_208_396}
 LENGTHS = ("1xC", "2xC", "5xC", "10xC")
+SMALL = ("190M", "370M", "760M", "1B")
+BACK_TESTS = {  # what is hidden: (sizes known, lengths known, sizes hidden, lengths hidden)
+    "760M and up": (SMALL[:2], LENGTHS, ("760M", "1B", "3B"), LENGTHS),
+    "1B and up": (SMALL[:3], LENGTHS, ("1B", "3B"), LENGTHS),
+    "3B": (SMALL, LENGTHS, ("3B",), LENGTHS),
+    "10xC, from 1xC and 2xC": (tuple(PARAMS), LENGTHS[:2], tuple(PARAMS), LENGTHS[3:]),
+    "3B at 5xC and up, from 1xC and 2xC": (SMALL, LENGTHS[:2], ("3B",), LENGTHS[2:]),
+    "1B and up at 5xC and up, from 1xC and 2xC": (SMALL[:3], LENGTHS[:2], ("1B", "3B"), LENGTHS[2:]),
+}
 TARGETS = {  # name: (parameters, tokens, file)
     "7B-4T": (6_887_575_552, 3_945_065_873_408, "peteish7_eval_anneal"),
     "13B-5T": (13_202_396_160, 5_000_088_518_656, "peteish13_eval_final"),
@@ -49,12 +59,14 @@ TASKS = {name: {key: 1.0} for name, key in SINGLE.items()} | {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--back-test", action="store_true", help="hide the largest ladder models instead; the targets stay unseen")
+    parser.add_argument(
+        "--back-test", action="store_true", help="hide the largest or longest ladder runs instead; the targets stay unseen"
+    )
     options = parser.parse_args()
     if options.back_test:
         show_back_test(options.folder)
         return
-    for sizes in (("190M", "370M", "760M", "1B"), tuple(PARAMS)):
+    for sizes in (SMALL, tuple(PARAMS)):
         show(options.folder, sizes)
 
 
@@ -64,8 +76,8 @@ def show(folder: Path, sizes: Sequence[str]) -> None:
         table.add_column(heading, justify="left" if heading in ("task", "target") else "right")
     errors: dict[str, list[float]] = {"ours": [], "published": []}
     covered = 0
-    for task in TASKS:
-        known = ladder(folder, task, sizes)
+    runs = [f"{size}-{length}" for size in sizes for length in LENGTHS]
+    for task, known in ladders(folder, runs).items():
         forecaster = fit_forecaster(known)
         for target, (params, tokens, file) in TARGETS.items():
             actual = 100 * float(np.mean(measured(folder / file, task)[1][-5:]))
@@ -86,38 +98,49 @@ def show(folder: Path, sizes: Sequence[str]) -> None:
 
 
 def show_back_test(folder: Path) -> None:
-    for hidden, sizes in (("1B", ("190M", "370M", "760M", "1B")), ("3B", tuple(PARAMS))):
-        errors, covered = [], []
-        for task in TASKS:
-            rows = back_test(ladder(folder, task, sizes), PARAMS[hidden]).to_pylist()
-            errors += [100 * (row["predicted"] - row["actual"]) for row in rows]
+    table = Table(title="Accuracy of hidden runs, forecast from the others (points)")
+    for heading in ("hidden", "mean absolute error", "ARC-Challenge at most", "in 90 % interval"):
+        table.add_column(heading, justify="left" if heading == "hidden" else "right")
+    for title, (sizes, lengths, hidden_sizes, hidden_lengths) in BACK_TESTS.items():
+        hidden = [f"{size}-{length}" for size in hidden_sizes for length in hidden_lengths]
+        known = [f"{size}-{length}" for size in sizes for length in lengths]
+        errors, covered = {}, []
+        for task, checkpoints in ladders(folder, known + hidden).items():
+            rows = back_test(checkpoints, hidden).to_pylist()
+            errors[task] = [100 * abs(row["predicted"] - row["actual"]) for row in rows]
             covered += [row["low"] <= row["actual"] <= row["high"] for row in rows]
-        error = np.mean(np.abs(errors))
-        print(f"{hidden} hidden: mean absolute error {error:.2f} points over {len(errors)}, {np.mean(covered):.0%} covered")
+        error = np.mean(list(errors.values()))
+        table.add_row(title, f"{error:.2f}", f"{max(errors['ARC-Challenge']):.1f}", f"{np.mean(covered):.0%}")
+    Console().print(table)
 
 
-def ladder(folder: Path, task: str, sizes: Sequence[str]) -> pa.Table:
-    """The checkpoints of a task, as `forecast` wants them."""
-    parts = []
-    for size in sizes:
-        for length in LENGTHS:
-            nll, accuracy, tokens = measured(folder / f"{size}-{length}", task)
-            columns = {"run": [f"{size}-{length}"] * len(nll), "params": np.full(len(nll), float(PARAMS[size]))}
-            parts.append(pa.table(columns | {"tokens": tokens, "nll": nll, "accuracy": accuracy}))
-    return pa.concat_tables(parts)
+def ladders(folder: Path, runs: Sequence[str]) -> dict[str, pa.Table]:
+    """The checkpoints of every task with the NLL that the tasks share, as `fit_forecaster` wants them."""
+    return share_nll({task: pa.concat_tables([checkpoints(folder, run, task) for run in runs]) for task in TASKS})
+
+
+def checkpoints(folder: Path, run: str, task: str) -> pa.Table:
+    nll, accuracy, tokens = measured(folder / run, task)
+    params = np.full(len(nll), float(PARAMS[run.split("-")[0]]))
+    return pa.table({"run": [run] * len(nll), "params": params, "tokens": tokens, "nll": nll, "accuracy": accuracy})
 
 
 def measured(stem: Path, task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bits a byte of the right answer, accuracy and tokens of every checkpoint of a run."""
-    packed = stem.with_name(stem.name + ".csv.gz")
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else stem.with_name(stem.name + ".csv").read_bytes()
-    table = pyarrow.csv.read_csv(io.BytesIO(content))
+    table = read(stem)
     total = np.zeros((2, table.num_rows))
     for key, share in TASKS[task].items():
         for row, column in enumerate((f"eval/downstream_bpb/{key}_bpb", f"eval/downstream/{key}_len_norm")):
             total[row] += share * np.asarray(table[column], np.float64)
     tokens = table["throughput/total_tokens"] if "throughput/total_tokens" in table.column_names else table["_step"]
     return total[0], total[1], np.asarray(tokens, np.float64)
+
+
+@functools.cache
+def read(stem: Path) -> pa.Table:
+    packed = stem.with_name(stem.name + ".csv.gz")
+    content = gzip.decompress(packed.read_bytes()) if packed.exists() else stem.with_name(stem.name + ".csv").read_bytes()
+    return pyarrow.csv.read_csv(io.BytesIO(content))
 
 
 def as_published(runs: Runs, checkpoints: pa.Table, params: float, tokens: float) -> float:

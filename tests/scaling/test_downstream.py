@@ -2,7 +2,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from l3_platform.scaling.downstream import ForecastError, Sigmoid, back_test, fit_forecaster, read_ladder, second_step
+from l3_platform.scaling.downstream import (
+    ForecastError,
+    Sigmoid,
+    back_test,
+    fit_forecaster,
+    one_exponent,
+    read_ladder,
+    second_step,
+    share_nll,
+)
 from l3_platform.scaling.parametric import Parametric
 
 LAW = Parametric(E=0.45, A=60.0, B=150.0, alpha=0.28, beta=0.28, objective=0.0)  # bits a byte of the right answer
@@ -51,7 +60,7 @@ def test_small_models_at_chance_fix_the_floor_and_not_the_ceiling():
 def test_a_hidden_size_is_not_seen_by_its_forecast():
     whole = checkpoints()
     spoiled = pa.concat_tables([checkpoints(sizes=(2e8, 4e8, 8e8, 1.3e9)), _with_accuracy(checkpoints(sizes=(3e9,)), 0.99)])
-    one, other = back_test(whole, 3e9), back_test(spoiled, 3e9)
+    one, other = (back_test(table, [f"{3e9:.0f}-{length}" for length in (20, 40, 100, 200)]) for table in (whole, spoiled))
     assert one["predicted"] == other["predicted"]
     assert one["actual"] != other["actual"]
 
@@ -80,6 +89,48 @@ def test_a_ladder_that_forecasts_nothing_is_refused_in_words(table, message):
         fit_forecaster(table)
 
 
-def test_hiding_every_run_is_refused_in_words():
-    with pytest.raises(ForecastError, match="no run has"):
-        back_test(checkpoints(), 1e12)
+def test_hiding_a_run_that_is_not_there_is_refused_in_words():
+    with pytest.raises(ForecastError, match="no run is named '7B'"):
+        back_test(checkpoints(), ["7B"])
+
+
+def test_a_law_of_one_exponent_is_found_again():
+    law = one_exponent(read_ladder(checkpoints(along=300)))
+    at = np.array([1.3e10]), np.array([2.6e11])
+    assert law(*at) == pytest.approx(LAW.loss(*at), rel=1e-3)
+
+
+def test_the_shared_nll_is_the_geometric_mean_of_the_tasks():
+    easy, hard = checkpoints(sizes=(2e8,)), _times(checkpoints(sizes=(2e8,)), 4.0)
+    shared = share_nll({"easy": easy, "hard": hard})
+    assert shared["easy"]["shared_nll"] == shared["hard"]["shared_nll"]
+    assert np.asarray(shared["easy"]["shared_nll"]) == pytest.approx(
+        2 * np.asarray(easy.sort_by([("run", "ascending"), ("tokens", "ascending")])["nll"])
+    )
+
+
+def test_a_task_measured_elsewhere_shares_nothing():
+    with pytest.raises(ForecastError, match="'other' was not measured at the checkpoints of 'one'"):
+        share_nll({"one": checkpoints(along=30), "other": checkpoints(along=20)})
+
+
+def test_a_noisy_task_is_forecast_better_beside_quiet_ones():
+    truths, errors = truth(1.3e10, 2.6e11), []
+    noisy = _with_noise(checkpoints(), 0.05)
+    tables = share_nll({"noisy": noisy} | {f"quiet {index}": checkpoints(noise=0.002) for index in range(7)})
+    for table in (noisy, tables["noisy"]):
+        errors.append(abs(fit_forecaster(table).at(1.3e10, 2.6e11).value - truths))
+    assert errors[1] < errors[0]
+
+
+def _times(table: pa.Table, factor: float) -> pa.Table:
+    return table.set_column(3, "nll", pa.array(factor * np.asarray(table["nll"])))
+
+
+def _with_noise(table: pa.Table, noise: float) -> pa.Table:
+    """NLL off by a factor that is a run's own."""
+    random, runs = np.random.default_rng(1), table["run"].to_pylist()
+    factors = {run: np.exp(noise * random.standard_normal()) for run in dict.fromkeys(runs)}
+    return table.set_column(
+        3, "nll", pa.array([nll * factors[run] for nll, run in zip(table["nll"].to_pylist(), runs, strict=True)])
+    )
