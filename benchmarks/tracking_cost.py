@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.training import SHAPES
+from l3_platform.launch.places import rank_environment
 from l3_platform.settings import Settings, Stage, Train
 from l3_platform.train import TrainJob
 from l3_platform.train.metrics import read
@@ -82,7 +83,7 @@ def _alone(job: TrainJob) -> float:
     path = Path(job.folder).with_name("job.json")
     job.write(path)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-    return _timed([*torchrun, "-m", "l3_platform.train", "--job", str(path)])
+    return _timed([*torchrun, "-m", "l3_platform.train", "--job", str(path)], rank_environment(SETTINGS.threads))
 
 
 def _dagster(home: Path, job: TrainJob) -> float:

@@ -1,14 +1,15 @@
 """Training speed beside named peers: the same shape, tokens, optimizer, clipping and threads; fp32 on CPU, a process each.
 
-Ours is the whole loop, `l3_platform.train`: data order, ledger, learning rate, metrics. A peer is its model in the plain loop
-that its users write, with torch's fused AdamW, fed from memory. Each is run as it is and with torch.compile (ours: train.compile).
-Rounds alternate, and the best of each counts.
+Ours is the whole loop, `l3_platform.train`, in the environment that its launcher gives it: data order, ledger, learning rate,
+metrics. A peer is its model in the plain loop that its users write, with torch's fused AdamW, fed from memory. Each is run
+as it is and with torch.compile (ours: train.compile). Rounds alternate, and the best of each counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ratios
+from l3_platform.launch.places import rank_environment
 from l3_platform.model import ModelConfig
 from l3_platform.model.config import parameters
 
@@ -66,7 +68,8 @@ def main(arguments: Sequence[str] = ()) -> None:
 def _alone(who: str, shape: str, options: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.training", "--one", who, shape]
     command += ["--steps", str(options.steps), "--threads", str(options.threads)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    ours = rank_environment(options.threads) if who.startswith("l3") else {}  # as its launcher starts it
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ours)
     if done.returncode:
         raise SystemExit(f"{who}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from l3_platform.launch.agent import EXIT_FAILED
-from l3_platform.launch.places import agent_command
+from l3_platform.launch.places import agent_command, rank_environment
 from l3_platform.launch.protocol import job_name
 from l3_platform.launch.torchrun import CLIENT_GRACE
 from l3_platform.settings import Kubernetes, SettingsError, home
@@ -108,7 +108,7 @@ def _container(name: str, folder: Path, logs: Path, settings: TrainSettings, kub
         "L3_HOME": str(home()),
         "L3_LOG_DIR": f"{logs}.$(L3_RESTART)",
         "L3_WORD_SECONDS": "5",
-        "OMP_NUM_THREADS": str(settings.threads),
+        **rank_environment(settings.threads),
         **kubernetes.environment,
     }
     return {

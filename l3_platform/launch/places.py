@@ -13,6 +13,7 @@ from pathlib import Path
 import l3_platform
 from l3_platform.settings import Hosts, SettingsError
 from l3_platform.settings import Train as TrainSettings
+from l3_platform.train.allocator import HUGE_PAGES
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,14 @@ def agent_environment(settings: TrainSettings, logs: Path, silence: str) -> dict
         "L3_LIFELINE": silence,
         "L3_SHUTDOWN_SECONDS": str(settings.shutdown_seconds),
         "L3_LOG_DIR": str(logs),
-        "OMP_NUM_THREADS": str(settings.threads),
+        **rank_environment(settings.threads),
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])),
     }
+
+
+def rank_environment(threads: int) -> dict[str, str]:
+    """What a training process computes with, wherever it runs."""
+    return {"OMP_NUM_THREADS": str(threads), **HUGE_PAGES}
 
 
 def _free_port() -> int:

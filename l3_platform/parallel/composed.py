@@ -19,6 +19,7 @@ from l3_platform.parallel.mesh import Mesh
 from l3_platform.parallel.parallelize import full, prepare_blocks, reduce_gradients, reshard, shard
 from l3_platform.parallel.schedule import PipelineSchedule, split_layers
 from l3_platform.parallel.stage import Stage
+from l3_platform.settings import ActivationCheckpointing
 
 # That parameters are gathered over data ranks and then over tensor ranks is meant: they are cut in this order.
 logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
@@ -36,7 +37,7 @@ class Composed:
         device: torch.device,
         schedule: PipelineSchedule,
         precision: Literal["fp32", "bf16"],
-        activation_checkpointing: bool,
+        activation_checkpointing: ActivationCheckpointing,
         compile_blocks: bool,
         unit_parameters: int,
     ) -> None:

@@ -12,6 +12,7 @@ from l3_platform.model.llama import Llama
 from l3_platform.parallel.mesh import Mesh
 from l3_platform.parallel.parallelize import UNIT_PARAMETERS, full, parallelize, reduce_gradients, reshard
 from l3_platform.parallel.schedule import PipelineSchedule
+from l3_platform.settings import ActivationCheckpointing
 
 
 class ParallelModel(Protocol):
@@ -48,7 +49,7 @@ def build(
     device: torch.device,
     schedule: PipelineSchedule | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
-    activation_checkpointing: bool = False,
+    activation_checkpointing: ActivationCheckpointing = "none",
     compile_blocks: bool = False,
     unit_parameters: int = UNIT_PARAMETERS,
 ) -> ParallelModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from l3_platform.model.llama import Llama
 from l3_platform.parallel.mesh import Mesh
+from l3_platform.settings import ActivationCheckpointing
 
 # A collective costs about a millisecond on gloo whatever its size: smaller blocks share one FSDP unit.
 UNIT_PARAMETERS = 4_000_000
@@ -23,7 +23,7 @@ def parallelize(
     *,
     device: torch.device,
     precision: Literal["fp32", "bf16"] = "fp32",
-    activation_checkpointing: bool = False,
+    activation_checkpointing: ActivationCheckpointing = "none",
     compile_blocks: bool = False,
     unit_parameters: int = UNIT_PARAMETERS,
 ) -> Llama:
@@ -74,14 +74,13 @@ def reduce_gradients(model: nn.Module, wanted: bool) -> None:
         module.set_requires_gradient_sync(wanted, recurse=False)
 
 
-def prepare_blocks(blocks: Iterable[nn.Module], activation_checkpointing: bool, compile_blocks: bool) -> None:
+def prepare_blocks(blocks: Iterable[nn.Module], activation_checkpointing: ActivationCheckpointing, compile_blocks: bool) -> None:
     """What comes before sharding by data parallelism, in place."""
     for block in blocks:
-        if activation_checkpointing:
-            from torch.utils.checkpoint import checkpoint
+        if activation_checkpointing != "none":
+            from l3_platform.parallel.checkpointing import checkpoint_block
 
-            # The method is replaced, not the module: a wrapper module would rename every parameter of the block.
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+            checkpoint_block(block, activation_checkpointing)
         if compile_blocks:
             block.compile()
 

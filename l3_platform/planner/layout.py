@@ -8,9 +8,8 @@ from typing import Literal
 from l3_platform.model.config import ModelConfig
 
 # What a block keeps for its backward pass. `eager`: every operation its inputs. `compiled`: what torch.compile's
-# partitioner chooses. `recompute`: the same under torch's activation_memory_budget of 0.9, where norms and SwiGLU are computed
-# again. `checkpoint`: the block's input alone, the whole block is computed again.
-Saving = Literal["eager", "compiled", "recompute", "checkpoint"]
+# partitioner chooses. `selective` and `full`: what train.activation_checkpointing of that name leaves.
+Saving = Literal["eager", "compiled", "selective", "full"]
 
 
 class PlanError(ValueError):
@@ -47,7 +46,7 @@ class Layout:
     dp: int = 1
     stages: int = 1
     rows: int = 1
-    saving: Saving = "recompute"
+    saving: Saving = "selective"
 
     @property
     def gpus(self) -> int:

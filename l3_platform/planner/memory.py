@@ -46,16 +46,16 @@ def layer_bytes(config: ModelConfig, saving: Saving, precision: Precision) -> fl
     c, kv = config, config.kv_heads * config.head_dim
     size = 2 if precision == "bf16" else 4
     statistics = 4 * (c.heads + 2)  # log-sum-exp of attention and the two norms' deviations, fp32
-    # Queries, attention's output and its copy for wo, keys and values: every way but `checkpoint` keeps these.
+    # Queries, attention's output and its copy for wo, keys and values: every way but `full` keeps these.
     attention = size * (3 * c.d_model + 2 * kv)
     match saving:
         case "eager":  # a norm keeps its input and its normalized value in fp32, and its output
             return 2 * (8 + size) * c.d_model + attention + size * 4 * c.ffn + statistics
         case "compiled":
             return size * 4 * c.d_model + attention + size * 3 * c.ffn + statistics
-        case "recompute":
+        case "selective":
             return size * 2 * c.d_model + attention + size * 2 * c.ffn + statistics
-        case "checkpoint":
+        case "full":
             return size * c.d_model
 
 
@@ -81,8 +81,8 @@ def _rank(config: ModelConfig, layout: Layout, step: Step, precision: Precision,
         activations += (8 + size) * c.d_model * tokens  # the last norm, its normalized value and its output
         loss = 12 * min(layout.tokens(step) * c.vocab_size, LOGITS_A_CHUNK) / layout.tp  # log-probabilities, two gradients
     inside = (6 * c.d_model + 4 * c.ffn) * size * tokens  # gradients inside a block
-    if layout.saving == "checkpoint":
-        inside += layer_bytes(c, "eager", precision) * tokens
+    if layout.saving in ("selective", "full"):  # what a block computes again is there while its gradients are
+        inside += (layer_bytes(c, "eager", precision) - layer_bytes(c, layout.saving, precision)) * tokens
 
     sharded = precision == "bf16" or layout.shards > 1
     accumulates = micro_batches > 1

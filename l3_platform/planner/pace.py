@@ -47,21 +47,21 @@ def pace(config: ModelConfig, layout: Layout, step: Step, shares: Shares, cluste
     """In bf16. Raises PlanError where the batch cannot be cut as the layout says."""
     c, micro_batches = config, layout.micro_batches(step)
     tokens = layout.tokens(step)
-    repeated = 4 / 3 if layout.saving == "checkpoint" else 1.0
+    repeated = 4 / 3 if layout.saving == "full" else 1.0
     rate = cluster.peak_flops
     size = 2 * tokens * c.d_model  # hidden states of a micro-batch, bf16
 
     matrices = 6 * _block_matrices(c) * tokens / layout.tp / (shares.matrices * rate) * repeated
     attention = 6 * ATTENTION_WORK * c.d_model * step.seq_len * tokens / layout.tp / (shares.attention * rate) * repeated
     # Norms, rotations, SwiGLU and residuals read and write so many numbers, forward and backward.
-    moved = 36 * c.d_model + 9 * c.ffn + (4 * c.d_model + 3 * c.ffn if layout.saving == "recompute" else 0)
+    moved = 36 * c.d_model + 9 * c.ffn + (4 * c.d_model + 3 * c.ffn if layout.saving == "selective" else 0)
     # A micro-batch reads the weights twice in bf16 and adds bf16 gradients to fp32 ones, whatever its size.
     weights = 16 * _block_matrices(c) / layout.tp
     elementwise = (2 * moved * tokens / layout.tp * repeated + weights) / cluster.memory_rate
     # Two gathers and two scatters forward, as many backward; gathering inputs again runs beside their matrix products.
     tensor = (8 + 4 * (repeated > 1)) * cluster.gather_seconds(size, layout.tp, 1, layout.gpus)
     keys = 2 * 2 * layout.rows * step.seq_len * c.kv_heads * c.head_dim / layout.tp  # and values, of all ranks, bf16
-    again = layout.saving in ("recompute", "checkpoint")
+    again = layout.saving in ("selective", "full")
     context = (2 + again) * cluster.gather_seconds(keys, layout.cp, layout.tp, layout.gpus)
     block = matrices + attention + elementwise + tensor + context
 

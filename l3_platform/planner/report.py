@@ -101,7 +101,7 @@ def _binds(candidate: Candidate) -> str:
         "the network, by context parallelism": pace.context,
         "the network, by pipeline sends": pace.pipeline,
         "the network, by data parallelism": pace.data,
-        "memory, by what is computed again": (candidate.layout.saving == "checkpoint") * (pace.matrices + pace.attention) / 4,
+        "memory, by what is computed again": (candidate.layout.saving == "full") * (pace.matrices + pace.attention) / 4,
     }
     cause = max(costs, key=costs.__getitem__)
     return cause if costs[cause] > 0.01 * pace.seconds else "nothing but the kernels"

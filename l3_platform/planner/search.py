@@ -11,7 +11,7 @@ from l3_platform.planner.layout import Layout, PlanError, Saving, Step
 from l3_platform.planner.memory import Memory, memory
 from l3_platform.planner.pace import Pace, pace
 
-SAVINGS: tuple[Saving, ...] = ("compiled", "recompute", "checkpoint")
+SAVINGS: tuple[Saving, ...] = ("compiled", "selective", "full")
 ROWS = (1, 2, 4, 8)
 MAX_CONTEXT_PARALLEL = 64
 
@@ -89,7 +89,7 @@ def _schedules(config: ModelConfig, step: Step, mesh: Layout) -> Iterator[Layout
 
 
 def describe(layout: Layout) -> str:
-    """One line: `TP 8, CP 1, PP 16 of 8 stages, DP 128, 1 sequence a micro-batch, recompute`."""
+    """One line: `TP 8, CP 1, PP 16 of 8 stages, DP 128, 1 sequence a micro-batch, selective`."""
     stages = f" of {layout.stages} stages" if layout.stages > 1 else ""
     rows = f"{layout.rows} sequence{'s' * (layout.rows > 1)} a micro-batch"
     return f"TP {layout.tp}, CP {layout.cp}, PP {layout.pp}{stages}, DP {layout.dp}, {rows}, {layout.saving}"

@@ -24,11 +24,22 @@ from l3_platform.settings.mix import Candidate, DataValue, Mix, MixChange, Mixtu
 from l3_platform.settings.operations import Engine, Mlflow, Retention, Store
 from l3_platform.settings.profile import PROFILES, home, load
 from l3_platform.settings.section import Section, SettingsError, nearest
-from l3_platform.settings.training import Anneal, Evaluate, LongContext, LongStage, Model, Scaling, Stage, Train
+from l3_platform.settings.training import (
+    ActivationCheckpointing,
+    Anneal,
+    Evaluate,
+    LongContext,
+    LongStage,
+    Model,
+    Scaling,
+    Stage,
+    Train,
+)
 from l3_platform.settings.tree import Settings
 
 __all__ = [
     "PROFILES",
+    "ActivationCheckpointing",
     "Anneal",
     "Annotator",
     "Candidate",

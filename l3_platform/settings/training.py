@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from l3_platform.settings.section import Section
 
+ActivationCheckpointing = Literal["none", "selective", "full"]
+
 
 class Scaling(Section):
     """IsoFLOP sweep. The paper: ten budgets 6e18 to 1e22 FLOPs, models of 40 M to 16 B (section 3.2.1)."""
@@ -77,7 +79,9 @@ class Train(Section):
     seed: int = 7
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
-    activation_checkpointing: bool = False
+    activation_checkpointing: ActivationCheckpointing = Field(
+        default="none", description="selective: norms, SwiGLU and what is gathered are computed again; full: whole blocks"
+    )
     document_mask: bool = True
     checkpoint_every_tokens: int = 262_144
     keep_checkpoints: int = 3

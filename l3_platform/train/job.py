@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from l3_platform.model.config import ModelConfig
 from l3_platform.parallel.mesh import Mesh, mesh_for
 from l3_platform.parallel.schedule import PipelineSchedule
-from l3_platform.settings import Stage, home
+from l3_platform.settings import ActivationCheckpointing, Stage, home
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.branch import read_origin
 from l3_platform.train.interleave import Mixture
@@ -84,7 +84,7 @@ class TrainJob(BaseModel):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
-    activation_checkpointing: bool = False
+    activation_checkpointing: ActivationCheckpointing = "none"
     document_mask: bool = True
     micro_batch_tokens: int = Field(0, ge=0, description="tokens a rank and forward pass; 0: its whole batch at once")
     data_parallel_shard: int = Field(0, ge=0, description="FSDP2 shard degree; 0: all data-parallel ranks")

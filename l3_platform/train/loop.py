@@ -19,6 +19,7 @@ from l3_platform.model.export import export_weights, fill_from_export
 from l3_platform.model.init import initialize
 from l3_platform.parallel.parallel_model import build
 from l3_platform.parallel.parallelize import local_rows
+from l3_platform.train.allocator import keep_freed_memory
 from l3_platform.train.average import average_newest
 from l3_platform.train.branch import Position, read_origin
 from l3_platform.train.checkpoint import Checkpoints
@@ -60,6 +61,7 @@ def train(
     fingerprint = job.fingerprint
     if (finished := TrainResult.read(job.output)) and finished.fingerprint == fingerprint:
         return finished
+    keep_freed_memory()
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     if job.hang_seconds:

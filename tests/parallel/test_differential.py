@@ -23,10 +23,15 @@ TWO = [
     Case(Mesh(dp_replicate=2)),
     Case(Mesh(tp=2), config=replace(CONFIG, tied=True)),
     *(Case(mesh, document_mask=False) for mesh in (Mesh(tp=2), Mesh(cp=2))),
-    *(Case(mesh, options={"activation_checkpointing": True}) for mesh in (Mesh(tp=2), Mesh(cp=2))),
+    *(
+        Case(mesh, options={"activation_checkpointing": how})
+        for mesh in (Mesh(tp=2), Mesh(cp=2), Mesh(dp_shard=2))
+        for how in ("selective", "full")
+    ),
     *(Case(Mesh(pp=2), schedule, document_mask=False) for schedule in SCHEDULES),
     *(Case(Mesh(pp=2), schedule, sequences=5) for schedule in SCHEDULES),  # three of eight rows predict nothing
-    *(Case(Mesh(pp=2), schedule, options={"activation_checkpointing": True}) for schedule in SCHEDULES),
+    *(Case(Mesh(pp=2), schedule, options={"activation_checkpointing": "full"}) for schedule in SCHEDULES),
+    Case(Mesh(pp=2), INTERLEAVED, options={"activation_checkpointing": "selective"}),
     Case(Mesh(tp=2), options={"compile_blocks": True}),
     Case(Mesh(pp=2), ONE, options={"compile_blocks": True}),
 ]

@@ -16,11 +16,11 @@ NARROW = {"vocab_size": 32_768, "d_model": 128, "layers": 3, "heads": 4, "kv_hea
 CASES = {
     "one micro-batch": {"model": WIDE, "saving": "eager", "precision": "fp32", "rows": 2, "seq_len": 512, "micro_batches": 1},
     "two micro-batches": {"model": WIDE, "saving": "eager", "precision": "fp32", "rows": 2, "seq_len": 512, "micro_batches": 2},
-    "checkpointed": {"model": WIDE, "saving": "checkpoint", "precision": "fp32", "rows": 4, "seq_len": 512, "micro_batches": 2},
+    "full": {"model": WIDE, "saving": "full", "precision": "fp32", "rows": 4, "seq_len": 512, "micro_batches": 2},
     "loss in chunks": {"model": NARROW, "saving": "eager", "precision": "fp32", "rows": 6, "seq_len": 512, "micro_batches": 1},
     "bf16 under FSDP2": {"model": WIDE, "saving": "eager", "precision": "bf16", "rows": 2, "seq_len": 512, "micro_batches": 2},
     "compiled": {"model": WIDE, "saving": "compiled", "precision": "bf16", "rows": 2, "seq_len": 512, "micro_batches": 1},
-    "recomputed": {"model": WIDE, "saving": "recompute", "precision": "bf16", "rows": 2, "seq_len": 512, "micro_batches": 1},
+    "selective": {"model": WIDE, "saving": "selective", "precision": "fp32", "rows": 4, "seq_len": 512, "micro_batches": 2},
 }
 
 
@@ -39,7 +39,7 @@ def planned(case: dict) -> Memory:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["saving"] != "selective"])  # its cache is no hook's
 def test_activations_are_those_that_the_forward_pass_saved(name: str, measured: dict) -> None:
     case = CASES[name]
     logits = case["rows"] * case["seq_len"] * case["model"]["vocab_size"]
@@ -48,6 +48,6 @@ def test_activations_are_those_that_the_forward_pass_saved(name: str, measured: 
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["saving"] in ("eager", "checkpoint")])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["saving"] != "compiled"])
 def test_the_peak_is_that_of_a_step_that_was_run(name: str, measured: dict) -> None:
     assert planned(CASES[name]).peak == pytest.approx(measured[name]["peak"], rel=0.10)

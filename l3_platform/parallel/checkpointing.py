@@ -1,0 +1,45 @@
+"""Activation checkpointing: what a block computes again in the backward pass, so as not to keep it (Chen et al. 2016).
+
+`full` keeps a block's input alone. `selective` keeps what is dear, the results of matrix products and of attention, and computes
+norms, rotations and SwiGLU again, which cost little (Korthikanti et al. 2022); what tensor and context parallelism gather
+is gathered again.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from l3_platform.settings import ActivationCheckpointing
+
+_DEAR = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops._c10d_functional.reduce_scatter_tensor.default,
+}
+
+
+def checkpoint_block(block: nn.Module, how: ActivationCheckpointing) -> None:
+    """In place."""
+    if how == "none":
+        return
+    options = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if how == "selective" else {}
+    # The method is replaced, not the module: a wrapper module would rename every parameter of the block.
+    block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **options)
+
+
+def _policy(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    dear = operator in _DEAR or (operator is torch.ops.aten.mm.default and not _is_cut(arguments[0]))
+    return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _is_cut(rows: Any) -> bool:
+    """Whether each tensor-parallel rank holds some columns only: the product is then a part of a sum over ranks, of which the
+    sum is kept and the part computed again."""
+    return any(place.is_shard(1) for place in getattr(rows, "placements", ()))
