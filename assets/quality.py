@@ -11,7 +11,10 @@ from l3_platform.quality.questions import CODE, QUALITY, REASONING, Question
 
 
 def _better_than_chance(made: Made) -> Verdict:
-    auc = made.dataset.manifest.metrics.get("roc_auc")
+    metrics = made.dataset.manifest.metrics
+    if "untrained" in metrics:
+        return Verdict(False, {"no model": metrics["untrained"]})
+    auc = metrics.get("roc_auc")
     return Verdict(
         auc is None or auc > 0.7,
         {"cross-validated ROC-AUC": auc if auc is not None else "a given model, not measured here"},
@@ -77,6 +80,8 @@ def _scores(question: Question, says: str) -> dg.AssetsDefinition:
         from l3_platform.quality.plot import scores_chart
 
         edges = made.dataset.manifest.metrics["bucket_edges"]
+        if not edges:
+            return Card()
         scores = made.dataset.read(["score"])["score"].to_numpy()
         threshold = made.settings.quality.min_score if question.name == "quality" else None
         cases = {"five best": "s.bucket = 9", "five worst": "s.bucket = 0"}

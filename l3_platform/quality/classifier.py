@@ -40,8 +40,9 @@ def build_classifier(
 ) -> Built:
     """Train on a sample of the deduplicated documents, or take the given model. Raises LabelsError and LearnerError.
 
-    Copies would be in two folds at once, so only representatives take part. Metrics: the labels, whether they are
-    simulated, their numbers and cost, ROC-AUC and calibration of the held-out scores.
+    Copies would be in two folds at once, so only representatives take part. A crawl with too few labels of a kind trains no
+    model, and its documents get no score: the metric `untrained` says why. Where the question decides, that is an error.
+    Metrics: the labels, whether they are simulated, their numbers and cost, ROC-AUC and calibration of the held-out scores.
     """
     own = question.settings(settings)
     learns = learner(question, own.kind, settings)
@@ -52,14 +53,17 @@ def build_classifier(
     beside = aligned(documents, url_versions=url_versions, duplicate_documents=duplicate_documents)
     samples = take_sample(beside, question, labeller, learns, own.sample_documents, out, settings.engine)
     read_labelled = functools.partial(_read_labelled, samples, labeller, own.sample_documents)
-    enough(read_labelled(["label", "order"])["label"], question, labeller)
+    origin = {"kind": own.kind, "model": learns.name, "labels": labeller.name, "simulated": labeller.simulated}
+    if lacking := too_few(read_labelled(["label", "order"])["label"], question, labeller):
+        if question.decides:
+            raise LabelsError(lacking)
+        return map_shards(untrained, {"model": None}, out, settings.engine), origin | {"model": "none", "untrained": lacking}
     tasks: dict[str, int | None] = {WHOLE: None} | {f"fold-{fold}": fold for fold in range(FOLDS)}
     train = functools.partial(fit, learns=learns, read_labelled=read_labelled)
     fits = step(out, "fits", lambda writer: map_shards(train, tasks, writer, settings.engine))
     names = map_shards(joined, {"model": fits}, out, settings.engine)
     asked = {} if labeller.free else cost(samples.read(["reason", "prompt_tokens", "completion_tokens"]))
     judged = _judged(question, Shard(out.folder, out.partition, "model").read())
-    origin = {"kind": own.kind, "model": learns.name, "labels": labeller.name, "simulated": labeller.simulated}
     return names, origin | asked | judged
 
 
@@ -79,14 +83,20 @@ def _read_labelled(samples: Dataset, labeller: Annotator, documents: int, column
     return labelled(samples.read(columns), labeller, documents)
 
 
-def enough(labels: pa.ChunkedArray, question: Question, labeller: Annotator) -> None:
+def untrained(nothing: None) -> Output:
+    return Output(SCHEMA.empty_table(), Counts())
+
+
+def too_few(labels: pa.ChunkedArray, question: Question, labeller: Annotator) -> str:
+    """A sentence where one of both labels is rarer than the folds need; else empty."""
     for value, word in ((True, question.positive), (False, f"not {question.positive}")):
         found = labels.to_pylist().count(value)
         if found < FOLDS:
-            raise LabelsError(
+            return (
                 f"{question.name}_classifier: {found} of {len(labels):,} sampled documents are labelled {word} by "
                 f"{labeller.name}; at least {FOLDS} are needed: give {question.name}.labels, or a model with {question.name}.model"
             )
+    return ""
 
 
 def fit(fold: int | None, learns: Learner, read_labelled: Callable[[], pa.Table]) -> Output:

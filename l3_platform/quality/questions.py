@@ -15,6 +15,7 @@ class Question:
     name: str
     positive: str  # what a document is called that meets the requirements
     prose_only: bool = False  # pages of code take no part: the question cannot be asked of them
+    decides: bool = False  # what is kept depends on the answer, so that there must be one
 
     @property
     def requirements(self) -> str:
@@ -25,6 +26,6 @@ class Question:
         return getattr(settings, self.name)
 
 
-QUALITY = Question("quality", "referenced", prose_only=True)  # "would this text be referenced by Wikipedia"
+QUALITY = Question("quality", "referenced", prose_only=True, decides=True)  # "would this text be referenced by Wikipedia"
 CODE = Question("code", "code")
 REASONING = Question("reasoning", "reasoning")

@@ -22,10 +22,10 @@ from l3_platform.store import Dataset, Shard, Writer
 SCHEMA = pa.schema(
     [
         ("doc_id", pa.uuid()),
-        ("score", pa.float32()),  # probability of the question's positive; 0 for a text with nothing to read
-        ("bucket", pa.int8()),  # decile of the score in the corpus, 9 the best
+        ("score", pa.float32()),  # probability of the question's positive; 0 for a text with nothing to read; null without a model
+        ("bucket", pa.int8()),  # decile of the score in the corpus, 9 the best; null without a model
         ("code_share", pa.float32()),  # of the characters; the more, the less a classifier of prose can say
-        ("model", pa.string()),  # digest of the model's files
+        ("model", pa.string()),  # digest of the model's files, or null
     ]
 )
 BUCKETS = 10
@@ -38,8 +38,13 @@ LOG_ODDS = np.linspace(-12.0, 12.0, 4801)
 def build_scores(
     question: Question, documents: Sequence[Dataset], classifier: Sequence[Dataset], *, out: Writer, settings: Settings
 ) -> Built:
-    """Score every document, then place each score among the corpus's deciles; their edges are in the metrics."""
+    """Score every document, then place each score among the corpus's deciles; their edges are in the metrics.
+
+    Of a classifier that was not trained, the scores are null and the edges none.
+    """
     beside = aligned(documents)
+    if "untrained" in classifier[0].manifest.metrics:
+        return map_shards(unscored, beside, out, settings.engine), {"bucket_edges": []}
     learns = learner(question, classifier[0].manifest.metrics["kind"], settings)
     model = functools.partial(Scorer, learns, classifier[0])
     scored = step(out, "scores", lambda writer: map_actors(model, beside, writer, settings.engine))
@@ -47,6 +52,14 @@ def build_scores(
     shards = {shard.name: shard for shard in scored.shards}
     names = map_shards(functools.partial(with_buckets, edges=edges), shards, out, settings.engine)
     return names, {"bucket_edges": edges}
+
+
+def unscored(shards: Beside) -> Output:
+    table = read_beside(shards, documents=["text"])
+    shares = [code_share(text or "") for text in table["text"].to_pylist()]
+    known = {"doc_id": table["doc_id"], "code_share": pa.array(shares, pa.float32())}
+    columns = [known.get(column.name, pa.nulls(table.num_rows, column.type)) for column in SCHEMA]
+    return Output.annotated(pa.table(columns, schema=SCHEMA))
 
 
 class Scorer:

@@ -16,7 +16,7 @@ class Scaling(Section):
 
     budgets: tuple[float, ...] = Field(default=(1.5e11, 3e11, 6e11), description="training FLOPs, C = 6·N·D")
     layers: tuple[int, ...] = Field(
-        default=(1, 2, 3, 4), description="sizes tried at each budget, as layers; width = aspect·layers"
+        default=(1, 2, 3, 4, 5), description="sizes tried at each budget, as layers; width = aspect·layers"
     )
     aspect: int = Field(default=8, description="d_model a layer")
     seq_len: int = 128
@@ -27,8 +27,8 @@ class Scaling(Section):
     )
     decay_share: float = Field(default=0.2, gt=0, lt=1, description="wsd: of a point's tokens, those of its decay")
     workers: int = Field(default=2, description="points trained at a time")
-    min_tokens: int = Field(default=8192, description="points with fewer training tokens are left out")
-    max_epochs: float = Field(default=4.0, description="points that would repeat the data more often are left out")
+    min_tokens: int = Field(default=98_304, description="points with fewer training tokens are left out")
+    max_epochs: float = Field(default=1.0, description="points that would repeat the data more often are left out")
     retry_failed: bool = Field(
         default=False, description="train points (of mixtures, too) again that failed before; the others stay"
     )

@@ -70,6 +70,7 @@ class Mirror(threading.Thread):
     """Sends new lines of the record to an MLflow run, in batches, until told to finish."""
 
     BATCH = 1000  # MLflow's limit of metrics a call
+    SECONDS = 5.0  # between calls: each costs the server, on a laptop beside the trainers, as much as a small model's step
 
     def __init__(self, path: Path, tracking_uri: str, run_id: str) -> None:
         super().__init__(name="mlflow mirror", daemon=True)
@@ -95,7 +96,7 @@ class Mirror(threading.Thread):
             )
 
     def run(self) -> None:
-        pause, client, sent_step, away = 1.0, None, -1, False
+        pause, client, sent_step, away = 1.0, None, -1, False  # a first look soon
         while True:
             self._wake.wait(pause)
             self._wake.clear()
@@ -108,7 +109,7 @@ class Mirror(threading.Thread):
                 if final is not None:
                     self._send(client, [(name, value, int(sent_step)) for name, value in sorted(final.items())])
                     break
-                pause, away = 1.0, False
+                pause, away = self.SECONDS, False
             except Exception as error:  # whatever a tracking server does, training goes on
                 if not away:
                     log.warning("MLflow at %s is away (%s); training goes on and metrics will follow", self._uri, error)

@@ -29,6 +29,7 @@ TINY = (
     "scaling.budgets=4e8,1e9",
     "scaling.layers=1,2,3",
     "scaling.min_tokens=2048",
+    "scaling.max_epochs=4",
     "train.budget_flops=3e10",
     'train.ramp=[{"from_tokens": 0, "batch_tokens": 1024, "seq_len": 128}]',
     "train.warmup_tokens=8192",

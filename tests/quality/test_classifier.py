@@ -129,9 +129,16 @@ def test_labels_of_one_kind_only_are_refused(corpus, labelled_pages):
         corpus(shop).classifier(QUALITY, settings())
 
 
-def test_a_question_that_nothing_answers_names_its_own_settings(corpus, labelled_pages):
-    with pytest.raises(LabelsError, match=r"0 of 9 .* labelled code by simulated.*: give code\.labels, or .* code\.model"):
-        corpus(labelled_pages(9)).classifier(CODE, settings())
+def test_a_question_that_decides_nothing_and_has_no_answers_leaves_the_documents_without_a_score(corpus, labelled_pages):
+    few = corpus(labelled_pages(9))
+    classifier = few.classifier(CODE, settings())
+    assert classifier.manifest.metrics["untrained"].startswith(
+        "code_classifier: 0 of 9 sampled documents are labelled code by simulated"
+    )
+    assert "give code.labels, or a model with code.model" in classifier.manifest.metrics["untrained"]
+    scores = few.scores(CODE, settings(), classifier).read()
+    assert scores.num_rows == 9 == scores["score"].null_count == scores["bucket"].null_count == scores["model"].null_count
+    assert scores["code_share"].null_count == 0
 
 
 def test_no_documents_at_all_are_too_few(corpus):
