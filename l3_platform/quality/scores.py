@@ -56,8 +56,7 @@ def build_scores(
 
 def unscored(shards: Beside) -> Output:
     table = read_beside(shards, documents=["text"])
-    shares = [code_share(text or "") for text in table["text"].to_pylist()]
-    known = {"doc_id": table["doc_id"], "code_share": pa.array(shares, pa.float32())}
+    known = {"doc_id": table["doc_id"], "code_share": _code_shares(table)}
     columns = [known.get(column.name, pa.nulls(table.num_rows, column.type)) for column in SCHEMA]
     return Output.annotated(pa.table(columns, schema=SCHEMA))
 
@@ -74,7 +73,7 @@ class Scorer:
         columns = {
             "doc_id": table["doc_id"],
             "score": pa.array(self._scores([text or "" for text in table["text"].to_pylist()])),
-            "code_share": pa.array([code_share(text or "") for text in table["text"].to_pylist()], pa.float32()),
+            "code_share": _code_shares(table),
             "model": pa.repeat(self.version, table.num_rows),
         }
         return Output.annotated(pa.table(columns))
@@ -89,6 +88,10 @@ class Scorer:
         if not np.isfinite(scores).all():
             raise LearnerError(f"model {self.version} gives scores that are no numbers; train it again or give another")
         return scores
+
+
+def _code_shares(table: pa.Table) -> pa.Array:
+    return pa.array([code_share(text or "") for text in table["text"].to_pylist()], pa.float32())
 
 
 def version(content: dict[str, bytes]) -> str:

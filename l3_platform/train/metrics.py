@@ -70,7 +70,7 @@ class Mirror(threading.Thread):
     """Sends new lines of the record to an MLflow run, in batches, until told to finish."""
 
     BATCH = 1000  # MLflow's limit of metrics a call
-    SECONDS = 5.0  # between calls: each costs the server, on a laptop beside the trainers, as much as a small model's step
+    SECONDS = 5.0  # between calls: on a laptop the server shares the trainers' cores
 
     def __init__(self, path: Path, tracking_uri: str, run_id: str) -> None:
         super().__init__(name="mlflow mirror", daemon=True)
