@@ -65,6 +65,15 @@ class Checkpoints:
             error, self._error = self._error, None
             raise TrainingError(f"{self.folder}: a checkpoint could not be written: {error}") from error
 
+    def close(self, seconds: float) -> None:
+        """Lets a save that is under way end, for at most `seconds`; this rank's alone, and never raises.
+
+        A run that fails must not let go of its folder while a thread still writes there: whoever resumes would take the
+        half-written checkpoint for a dead run's and remove it.
+        """
+        if self._thread is not None:
+            self._thread.join(seconds)
+
     def load_newest(self, state: State, at_most: int | None = None) -> Position | None:
         """Fills the state in place from the newest checkpoint that is whole, passing over damaged ones with a warning.
 

@@ -73,6 +73,7 @@ def train(
                 run.to_the_end(on_step, stop_requested)
             return run.finish()
         finally:
+            run.checkpoints.close(job.shutdown_seconds)
             if run.ledger:
                 run.ledger.close()
             run.system.close()

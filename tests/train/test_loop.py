@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from l3_platform.model import Llama, ModelConfig, load_exported
 from l3_platform.settings import Stage
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult
+from l3_platform.train import checkpoint as checkpoint_module
 from l3_platform.train import metrics as metrics_module
 from l3_platform.train.branch import complete
 from l3_platform.train.held_out import held_out_losses
@@ -77,9 +79,16 @@ def test_a_run_stopped_and_resumed_has_the_losses_of_an_undisturbed_one_bit_for_
     assert losses(broken) == losses(whole)
 
 
-def test_a_crash_loses_only_what_came_after_the_newest_checkpoint(tmp_path: Path) -> None:
+def test_a_crash_loses_only_what_came_after_the_newest_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = job_in(tmp_path / "whole"), job_in(tmp_path / "broken")
     expected = train(whole)
+    digest = checkpoint_module._digest
+
+    def slow_digest(path: Path) -> str:
+        time.sleep(0.2)  # the crash comes while the checkpoint of step 8 is still being written
+        return digest(path)
+
+    monkeypatch.setattr(checkpoint_module, "_digest", slow_digest)
 
     def crash(row: dict[str, float]) -> None:
         if row["step"] == 13:
