@@ -11,11 +11,12 @@ from l3_platform.orchestration.stage import with_settings
 
 @dg.definitions
 def definitions() -> dg.Definitions:
+    settings = Platform().settings
     assets = dg.load_assets_from_modules([crawl, clean, dedup, quality, mix, mixture, candidates, scaling, pretrain, evaluate])
     return dg.Definitions(
-        assets=with_settings(assets, Platform().settings),
+        assets=with_settings(assets, settings),
         jobs=[rebuild, judge_candidates, clean_snapshot, retention],
         schedules=[weekly_rebuild, nightly_retention],
         sensors=[new_snapshots],
-        resources={"platform": Platform(), "tracking": Tracking()},
+        resources={"platform": Platform(), "tracking": Tracking(experiment=settings.mlflow.experiment)},
     )

@@ -44,9 +44,9 @@ def build_raw_crawl(snapshot: str, out: Writer, settings: Settings) -> Sequence[
             f"{settings.crawl.source}/{snapshot}: the crawl is empty, no WARC file is listed; check crawl.paths or crawl.snapshots"
         )
     tasks = {f"part-{number:05d}": (file, number == 0) for number, file in enumerate(listing)}
-    return map_shards(
-        functools.partial(_fetch, settings.crawl, snapshot, files.join(out.folder, "warc")), tasks, out, settings.engine
-    )
+    fetch = functools.partial(_fetch, settings.crawl, snapshot, files.join(out.folder, "warc"))
+    # The demo makes its web once for all files; workers, still compiling their kernels on a fresh machine, would make one each.
+    return map_shards(fetch, tasks, out, settings.engine, here=settings.crawl.source == "demo")
 
 
 def _fetch(crawl: settings.Crawl, snapshot: str, folder: str, task: tuple[WarcFile, bool]) -> Output:
@@ -68,7 +68,7 @@ def _fetch(crawl: settings.Crawl, snapshot: str, folder: str, task: tuple[WarcFi
 
 @functools.lru_cache(maxsize=2)
 def _source(crawl: str) -> Source:
-    """One a worker process: the demo source keeps the web it has made. `crawl` is the section as JSON."""
+    """One a process: the demo source keeps the web it has made. `crawl` is the section as JSON."""
     return from_settings(settings.Crawl.model_validate_json(crawl))
 
 

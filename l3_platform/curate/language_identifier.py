@@ -36,7 +36,7 @@ def build_language_identifier(*, out: Writer, settings: Settings) -> tuple[list[
     language on held-out texts. Raises SettingsError where the texts cannot be read or are too few."""
     languages = settings.languages
     if languages.model or not languages.labelled:
-        names = map_shards(_nothing, {"model": None}, out, settings.engine)
+        names = map_shards(_nothing, {"model": None}, out, settings.engine, here=True)
         return names, {"identifier": "a given model" if languages.model else "built-in"}
     names = map_shards(functools.partial(fit, languages=languages), {"model": languages.labelled}, out, settings.engine)
     table = Shard(out.folder, out.partition, "model").read()

@@ -24,14 +24,15 @@ RowsFn = Callable[[Task], pa.Table]
 ReduceFn = Callable[[duckdb.DuckDBPyConnection], Output]
 
 
-def map_shards(fn: MapFn, tasks: Mapping[str, Task], out: Writer, settings: Engine) -> list[str]:
+def map_shards(fn: MapFn, tasks: Mapping[str, Task], out: Writer, settings: Engine, *, here: bool = False) -> list[str]:
     """Make one shard of `out` from each task: `fn(task) -> Output`, picklable. Returns the shards' names, sorted.
 
-    Finished shards are not made again. Raises TaskFailed when a shard cannot be made; the others are kept.
+    Finished shards are not made again. Raises TaskFailed when a shard cannot be made; the others are kept. `here`: one by one
+    in this process, where the tasks share what each worker would have to make for itself; errors are then `fn`'s own.
     """
     finished = out.finished()
     todo = {name: (name, task) for name, task in sorted(tasks.items()) if name not in finished}
-    _run(functools.partial(_make, fn, out), todo, f"{out.asset} {out.partition}", out, settings)
+    _run(functools.partial(_make, fn, out), todo, f"{out.asset} {out.partition}", out, settings, here=here)
     return sorted(tasks)
 
 
@@ -164,11 +165,13 @@ def open_database(memory_limit: str) -> duckdb.DuckDBPyConnection:
     )
 
 
-def _run(fn: Callable[[Any], None], tasks: Mapping[str, Any], label: str, out: Writer, settings: Engine) -> None:
+def _run(
+    fn: Callable[[Any], None], tasks: Mapping[str, Any], label: str, out: Writer, settings: Engine, *, here: bool = False
+) -> None:
     if not tasks:
         return
     with progress(label, total=len(tasks)) as advance:
-        if files.shared_between_processes(out.folder):
+        if not here and files.shared_between_processes(out.folder):
             backend: Backend = ray_backend.run if settings.backend == "ray" else local.run
             backend(fn, tasks, settings, lambda name: advance(1))
         else:

@@ -10,17 +10,20 @@ The agent knows its place from `L3_NODE`, or from what Slurm and Kubernetes tell
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
+import traceback
 
 from l3_platform.launch.kernel_log import keep_kernel_lines
-from l3_platform.train.lifeline import die_with_parent
+from l3_platform.lifeline import die_with_parent
 
 EXIT_FAILED = 64
 # Where one command line starts the agents of all nodes, these tell them apart.
@@ -30,10 +33,10 @@ NODE_VARIABLES = ("L3_NODE", "SLURM_NODEID", "JOB_COMPLETION_INDEX")
 def main() -> None:
     if client := os.environ.pop("L3_CLIENT_PID", ""):
         die_with_parent(int(client), signal.SIGTERM)
+    grace = float(os.environ.pop("L3_SHUTDOWN_SECONDS", "30"))
     if silence := os.environ.pop("L3_LIFELINE", ""):
         pipe = os.dup(0)  # the ranks must not read from it
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        grace = float(os.environ.pop("L3_SHUTDOWN_SECONDS"))
         threading.Thread(target=_watch, args=(pipe, float(silence), grace), daemon=True).start()
     os.environ["L3_AGENT_PID"] = str(os.getpid())
     arguments = [*_place(), *sys.argv[1:]]
@@ -43,18 +46,35 @@ def main() -> None:
     from torch.distributed.run import main as torchrun
 
     started = time.monotonic()
+    code = 1
     try:
-        torchrun(arguments)
+        with tempfile.TemporaryDirectory(prefix="torchrun-") as scratch:  # it would make one and leave it
+            torchrun(["--log-dir", scratch, *arguments])
+        code = 0
     except BaseException:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        traceback.print_exc()
+        _let_ranks_end(grace)
         keep_kernel_lines(os.environ["L3_LOG_DIR"], int(_node()), started)
-        raise
-    finally:
-        _exit_by_word()
+    _exit_by_word()
+    sys.stderr.flush()
+    os._exit(code)  # to take torch down in order is half a second in which nothing is left to do
+
+
+def _let_ranks_end(seconds: float) -> None:
+    """Whoever stops the agent may say so twice, by its lifeline and by a signal: the second cuts torchrun's own wait short."""
+    import psutil
+
+    ranks = psutil.Process().children()
+    for rank in ranks:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rank.terminate()
+    psutil.wait_procs(ranks, timeout=seconds)
 
 
 def _place() -> list[str]:
     """Options of torchrun that differ from node to node."""
-    options = ["--rdzv-conf", f"is_host={int(_node() == '0')}"]
+    options = ["--node-rank", _node()]
     if interface := os.environ.pop("L3_INTERFACE", ""):
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
         options += ["--local-addr", _address(interface)]

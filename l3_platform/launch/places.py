@@ -80,7 +80,7 @@ def agent_command(settings: TrainSettings, endpoint: str, job_file: Path | str) 
     return [
         "-m", "l3_platform.launch.agent",
         "--nnodes", str(settings.nodes), "--nproc-per-node", str(settings.processes_per_node),
-        "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "l3", "--max-restarts", "0",
+        "--rdzv-backend", "static", "--rdzv-endpoint", endpoint, "--rdzv-id", "l3", "--max-restarts", "0",
         "--shutdown-timeout", str(max(1, round(settings.shutdown_seconds))),
         "-m", "l3_platform.train", "--job", str(job_file),
     ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Torchrun agents that this process starts and holds: on this machine, on hosts, or by srun (`places.py`).
 
 Nothing outlives the client: agents stop when their lifeline ends (`agent.py`), ranks get SIGKILL when their agent goes
-(`train/lifeline.py`). torchrun's own restarts are off: with two agents on one host a lost rank did not recover by them,
+(`lifeline.py`). torchrun's own restarts are off: with two agents on one host a lost rank did not recover by them,
 so the whole job is relaunched.
 """
 

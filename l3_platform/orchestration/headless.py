@@ -51,15 +51,14 @@ def run(profile: str, overrides: Sequence[str], select: str = "*") -> Outcome:
         "candidate_sets": list(settings.data_value.candidates),
     }
     signal.signal(signal.SIGTERM, _interrupt)
-    own_server = not settings.mlflow.tracking_uri
-    if not own_server:
-        os.environ["MLFLOW_TRACKING_URI"] = settings.mlflow.tracking_uri
     definitions = code_location.definitions()
     selected = _selected(definitions, select)
     _refuse_without_candidates(definitions, selected or [], settings)
-    if not (own_server and _any_tracked(definitions, selected)):
+    if not _any_tracked(definitions, selected):
         return _execute(definitions, partitions, selected)
-    with services.running_mlflow(root):  # it starts while the first stages run; Tracking waits for it when it is needed
+    with services.running_mlflow(
+        root, settings.mlflow.tracking_uri
+    ):  # it starts while the first stages run; Tracking waits for it when it is needed
         code_location.definitions.cache_clear()  # resources read the environment, which names the server only now
         return _execute(code_location.definitions(), partitions, selected)
 
@@ -188,14 +187,17 @@ def serve(profile: str, overrides: Sequence[str], port: int, mlflow_port: int) -
         register(instance, "candidate_sets", list(settings.data_value.candidates))
     os.environ[WEB_URL] = f"http://127.0.0.1:{port}"
     services.refuse_used_port("Dagster", port)
-    with up_lock(), services.running_mlflow(root, mlflow_port) as mlflow:
+    with up_lock(), services.running_mlflow(root, settings.mlflow.tracking_uri, mlflow_port) as mlflow:
         web = services.dagster_web(root, code_location.workspace(), port)
         web.start()
         try:
             for service in (mlflow, web):
                 if service is not None and not stop.is_set():
                     service.wait_ready()
-            print(f"Dagster  {web.url}\nMLflow   {os.environ['MLFLOW_TRACKING_URI']}\nCtrl-C ends both.", flush=True)
+            print(
+                f"Dagster  {web.url}\nMLflow   {os.environ['MLFLOW_TRACKING_URI'] or services.NO_MLFLOW}\nCtrl-C ends both.",
+                flush=True,
+            )
             while not stop.wait(1.0):
                 if web.ended():
                     raise services.ServiceError(f"Dagster ended; see {web.log}")

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+NO_MLFLOW = "none"  # as mlflow.tracking_uri: nothing is tracked
+
 
 class ServiceError(RuntimeError):
     """A server did not start; the message says why and what to do."""
@@ -136,14 +138,15 @@ def dagster_web(home: Path, workspace: Path, port: int) -> Service:
 
 
 @contextlib.contextmanager
-def running_mlflow(home: Path, port: int = 0) -> Iterator[Service | None]:
-    """The home's MLflow server for as long as the block runs: one already up is used (yields None), else it is started here.
+def running_mlflow(home: Path, given: str = "", port: int = 0) -> Iterator[Service | None]:
+    """The MLflow server for as long as the block runs, its address in the environment: that of the setting `given`, or the home's.
 
-    Its address stands in `mlflow/server.json` meanwhile. Returns before the server answers: use `wait_ready`.
+    The home's is started here (what is yielded) where none is up; its address stands in `mlflow/server.json` meanwhile. Returns
+    before the server answers: use `wait_ready`.
     """
     note = home / "mlflow" / "server.json"
-    if running := known_mlflow(home):
-        os.environ["MLFLOW_TRACKING_URI"] = running
+    if running := given or known_mlflow(home):
+        os.environ["MLFLOW_TRACKING_URI"] = "" if running == NO_MLFLOW else running
         yield None
         return
     service = mlflow_server(home, port or free_port())

@@ -26,9 +26,10 @@ class Store(Section):
 
 
 class Mlflow(Section):
-    tracking_uri: str = Field(default="", description="empty: the server that `l3 up` or `l3 demo` starts")
-    experiment: str = "l3"
-    port: int = 5000
+    tracking_uri: str = Field(
+        default="", description="empty: the server that `l3 up` or `l3 demo` starts; none: metrics stay in each run's folder"
+    )
+    experiment: str = Field(default="l3", description="that runs are logged to; made where it is missing")
 
 
 class Retention(Section):

@@ -17,8 +17,8 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+from l3_platform.lifeline import die_with_parent
 from l3_platform.train.job import TrainingError, TrainingStopped, TrainJob, write_text
-from l3_platform.train.lifeline import die_with_parent
 
 EXIT_STOPPED = 143  # 0x8F: 128 + SIGTERM
 STATUS_FILE = "status.json"

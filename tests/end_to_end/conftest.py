@@ -41,6 +41,9 @@ TINY = (
 )
 
 
+NO_SERVER = "mlflow.tracking_uri=none"  # where tracking is not the point: a server takes ten core seconds to start
+
+
 @dataclass
 class World:
     """One L3_HOME and the commands that run on it."""
@@ -174,8 +177,8 @@ def undisturbed(curated: World, shared_folder: Path) -> World:
 
 @pytest.fixture
 def world(curated: World, tmp_path: Path) -> Iterator[World]:
-    """A copy to break."""
-    copy = World(tmp_path / "home")
+    """A copy to break, which tracks nothing."""
+    copy = World(tmp_path / "home", (*TINY, NO_SERVER))
     shutil.copytree(curated.home, copy.home)
     yield copy
     copy.end()

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from l3_platform.store import Dataset
-from tests.end_to_end.conftest import REPOSITORY, World
+from tests.end_to_end.conftest import NO_SERVER, REPOSITORY, World
 
 pytestmark = pytest.mark.slow
-
-NO_SERVER = "mlflow.tracking_uri=http://localhost:9"  # none of these comes as far as tracking anything
 
 
 def refusal(world: World, *command: str) -> str:
@@ -82,7 +80,6 @@ def test_archives_without_a_record_are_an_empty_crawl(fresh, tmp_path):
 @pytest.mark.parametrize(("setting", "asset"), [("languages.model", "languages"), ("quality.model", "quality_classifier")])
 def test_a_missing_model_file_is_named_with_its_setting(world, tmp_path, setting, asset):
     absent = tmp_path / "absent.bin"
-    world.overrides = (*world.overrides, NO_SERVER)
     said = refusal(world, "run", "--set", f"{setting}={absent}", "--select", asset)
     assert said == f"{asset}: setting {setting}: there is no file {absent}; give the path of one, or leave the setting out"
 
@@ -164,7 +161,6 @@ def held(lock: Path, owner: str) -> Iterator[int]:
 def test_a_locked_dataset_names_its_holder(world):
     (manifest,) = (world.home / "data" / "tokenizer" / "all").glob("*/manifest.json")
     manifest.unlink()  # as if it were being made
-    world.overrides = (*world.overrides, NO_SERVER)
     with held(manifest.parent.with_suffix(".lock"), "run 12345678, tokenizer/all") as pid:
         said = refusal(world, "run", "--select", "tokenizer")
     assert said.startswith("tokenizer: ") and f"held by run 12345678, tokenizer/all (pid {pid} on " in said
@@ -174,7 +170,6 @@ def test_a_locked_dataset_names_its_holder(world):
 
 @pytest.mark.parametrize("lock", ["client-lock", "lock"])
 def test_a_locked_checkpoint_folder_names_its_holder(world, lock):
-    world.overrides = (*world.overrides, NO_SERVER)
     folder = world.home / "checkpoints" / f"pretrained-{fingerprint(world, 'pretrained')}"
     with held(folder / lock, "training") as pid:
         said = refusal(world, "run", "--select", "pretrained")

@@ -18,11 +18,9 @@ import pytest
 from l3_platform.crawl.fetch import ledger
 from l3_platform.lineage import STAGES
 from l3_platform.store import Dataset
-from tests.end_to_end.conftest import World, wait_for
+from tests.end_to_end.conftest import NO_SERVER, World, wait_for
 
 pytestmark = pytest.mark.slow
-
-NO_SERVER = "mlflow.tracking_uri=http://localhost:9"  # curation tracks nothing, so no server need start
 
 
 def content(world: World, stages: set[str]) -> dict[str, bytes]:

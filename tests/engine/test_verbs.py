@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,18 @@ def test_memory_storage_works_without_processes():
     out = writer("memory://engine/set")
     assert out.commit(shuffle(keyed, TASKS, "key", 2, sums, out, ONE)).read().num_rows == 7
     files.remove("memory://engine")
+
+
+def test_tasks_that_share_what_is_costly_to_make_run_here(tmp_path):
+    made_by = []
+
+    def note(task):
+        made_by.append(os.getpid())
+        return double(task)
+
+    out = writer(tmp_path / "set")
+    out.commit(map_shards(note, TASKS, out, EIGHT, here=True))
+    assert made_by == [os.getpid()] * len(TASKS)
 
 
 def test_a_worker_makes_arrow_tables_without_pandas(tmp_path):
