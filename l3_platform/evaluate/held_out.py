@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from l3_platform.allocator import keep_freed_memory
 from l3_platform.evaluate.unigram import unigram_nll
 from l3_platform.settings import Settings
 from l3_platform.tokens.shards import read_tokens
@@ -133,6 +134,7 @@ def _nats(folder: str | Path, texts: Sequence[_Text], bos_id: int, settings: Set
     from l3_platform.model import load_exported
     from l3_platform.train.held_out import held_out_losses
 
+    keep_freed_memory()
     model = load_exported(folder, "cuda" if torch.cuda.is_available() else "cpu")
     with _threads(settings.train.threads):
         return [

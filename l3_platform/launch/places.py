@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import l3_platform
+from l3_platform.allocator import HUGE_PAGES
 from l3_platform.settings import Hosts, SettingsError
 from l3_platform.settings import Train as TrainSettings
-from l3_platform.train.allocator import HUGE_PAGES
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from l3_platform.allocator import keep_freed_memory
 from l3_platform.model.config import parameters
 from l3_platform.model.export import export_weights, fill_from_export
 from l3_platform.model.init import initialize
 from l3_platform.parallel.parallel_model import build
 from l3_platform.parallel.parallelize import local_rows
-from l3_platform.train.allocator import keep_freed_memory
 from l3_platform.train.average import average_newest
 from l3_platform.train.branch import Position, read_origin
 from l3_platform.train.checkpoint import Checkpoints

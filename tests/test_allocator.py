@@ -6,7 +6,7 @@ import pytest
 TWICE = """
 import resource, sys
 import torch
-from l3_platform.train.allocator import keep_freed_memory
+from l3_platform.allocator import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory()
