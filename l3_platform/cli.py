@@ -175,12 +175,13 @@ def fit(
     runs: Annotated[Path, typer.Argument(help="CSV with a header: params, tokens, loss, and flops where they are not 6·N·D.")],
     budget: Annotated[float, typer.Option(help="FLOPs to plan for.")] = 3.8e25,
     method: Annotated[str, typer.Option(help="parabola (IsoFLOP), huber or vpnls (both L(N, D)).")] = "parabola",
+    drop_highest: Annotated[int, typer.Option(min=0, help="Leave out so many runs of the highest loss, as outliers.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Fit scaling laws to a table of runs, yours or anyone's: the best model of a budget, with 90 % intervals."""
     from l3_platform.scaling import fit as laws
 
-    found = laws.fit(laws.read_runs(runs), budget, method)  # type: ignore[arg-type]
+    found = laws.fit(laws.without_highest(laws.read_runs(runs), drop_highest), budget, method)  # type: ignore[arg-type]
     typer.echo(found.model_dump_json(indent=2) if as_json else laws.as_text(found))
 
 

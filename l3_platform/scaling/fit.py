@@ -74,6 +74,16 @@ def read_runs(path: str | Path) -> pa.Table:
         raise FitError(f"{path} is no CSV file with a header: {str(error).splitlines()[0]}") from None
 
 
+def without_highest(runs: pa.Table, count: int) -> pa.Table:
+    """The runs but for the `count` of highest loss. Raises FitError."""
+    if not count:
+        return runs
+    table = complete(runs)
+    if count >= table.num_rows:
+        raise FitError(f"of {table.num_rows} runs {count} cannot be left out")
+    return table.sort_by("loss").slice(0, table.num_rows - count)
+
+
 def complete(runs: pa.Table) -> pa.Table:
     """flops, params, tokens and loss as float64, without rows that lack one; each follows from two others by C = 6·N·D."""
     columns = {name: _numbers(runs, name) for name in ("flops", "params", "tokens", "loss") if name in runs.column_names}

@@ -92,7 +92,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
-def test_nominal_ninety_per_cent_intervals_cover_the_truth_in_85_to_95_of_100_trials(method, monkeypatch):
+def test_nominal_ninety_per_cent_intervals_cover_the_truth_in_85_to_95_of_200_trials(method, monkeypatch):
     """Over 200 synthetic sweeps of known laws; the parabola's truth is one whose curves are parabolas."""
     for module in ("fit", "laws"):
         monkeypatch.setattr(f"l3_platform.scaling.{module}.RESAMPLES", 100)  # a quarter of the usual, for time

@@ -1,10 +1,15 @@
+import json
 import math
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pytest
 from scipy import optimize
+from typer.testing import CliRunner
 
+from l3_platform.cli import app
+from l3_platform.scaling.fit import FitError, without_highest
 from l3_platform.scaling.parametric import Parametric, fit_huber, fit_vpnls
 
 HOFFMANN = Parametric(E=1.8172, A=482.01, B=2085.43, alpha=0.3478, beta=0.3658, objective=0.0)  # as Besiroglu et al. 2024 fit it
@@ -31,6 +36,18 @@ def chinchilla(shared_data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_the_huber_fit_of_chinchilla_s_runs_goes_at_least_as_low_as_the_published_one(chinchilla):
     (law,) = fit_huber(*chinchilla)
     assert law.objective <= 1.0186e-3
+
+
+def test_the_command_drops_the_outliers_where_it_is_asked_to(chinchilla, shared_data):
+    path = str(shared_data / "scaling" / "chinchilla-epoch-svg.csv")
+    done = CliRunner().invoke(app, ["fit", path, "--method", "huber", "--drop-highest", "5", "--json"])
+    assert done.exit_code == 0 and json.loads(done.output)["law"]["objective"] <= 1.0186e-3
+
+
+def test_more_runs_than_there_are_cannot_be_dropped():
+    runs = pa.table({"params": [1e6, 2e6], "tokens": [1e8, 1e8], "loss": [3.0, 2.9]})
+    with pytest.raises(FitError, match="of 2 runs 2 cannot be left out"):
+        without_highest(runs, 2)
 
 
 def test_the_exponents_of_chinchilla_s_runs_lie_in_the_published_intervals(chinchilla):
