@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 SLOW_WORKERS ?= 3  # end-to-end tests mostly wait
 
-.PHONY: install demo up test test-exhaustive lint bench-curation bench-train pictures clean
+.PHONY: install demo up test test-exhaustive lint bench bench-curation bench-train pictures clean
 
 install: .venv/installed
 
@@ -32,6 +32,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+bench: bench-curation bench-train  ## ours beside named peers, in one run each
 
 bench-train: .venv-bench/installed  ## tokens a second beside transformers and litgpt; what Dagster and MLflow cost
 	.venv-bench/bin/python -m benchmarks.training
