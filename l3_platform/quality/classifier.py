@@ -57,7 +57,10 @@ def build_classifier(
     if lacking := too_few(read_labelled(["label", "order"])["label"], question, labeller):
         if question.decides:
             raise LabelsError(lacking)
-        return map_shards(untrained, {"model": None}, out, settings.engine), origin | {"model": "none", "untrained": lacking}
+        return map_shards(untrained, {"model": None}, out, settings.engine, here=True), origin | {
+            "model": "none",
+            "untrained": lacking,
+        }
     tasks: dict[str, int | None] = {WHOLE: None} | {f"fold-{fold}": fold for fold in range(FOLDS)}
     train = functools.partial(fit, learns=learns, read_labelled=read_labelled)
     fits = step(out, "fits", lambda writer: map_shards(train, tasks, writer, settings.engine))
