@@ -1,6 +1,7 @@
 """A crawl of real pages for benchmarks: the HTML documentation that Debian packages, as WARC files.
 
 Books, manuals and API references in 28 languages with maths, code and untranslated chapters that repeat: real near-duplicates.
+About 13,000 pages, 540 MB of HTML.
 The packages come from the archive that this machine's apt is set up for, and are only unpacked, never installed.
 """
 
@@ -24,16 +25,18 @@ _TRANSLATIONS = {
     "developers-reference": ("", "de", "fr", "it", "ja", "ru"),
 }
 PACKAGES = (
-    *("debian-handbook", "python3.11-doc", "maxima-doc"),
+    *("debian-handbook", "python3.11-doc", "maxima-doc", "installation-guide-amd64", "lilypond-doc-html", "apache2-doc", "git-doc"),
+    *("python-sklearn-doc", "python-sympy-doc", "python-django-doc", "postgresql-doc-15", "sqlite3-doc"),
     *(f"{name}-{language}".rstrip("-") for name, languages in _TRANSLATIONS.items() for language in languages),
 )
+PAGES_A_FILE = 560
 
 
 class NoDebian(RuntimeError):
     """This machine has no apt, or its archive none of the packages."""
 
 
-def build(pages: int, folder: Path, files: int = 8) -> list[Path]:
+def build(pages: int, folder: Path) -> list[Path]:
     """WARC files with at most `pages` pages in `folder`, which keeps them and the packages. Raises NoDebian.
 
     The pages are a random sample in a random order, the same each time; a smaller sample is part of a larger one.
@@ -43,9 +46,10 @@ def build(pages: int, folder: Path, files: int = 8) -> list[Path]:
         found = _pages(folder / "tree") or _pages(_unpack(folder))
         sample = sorted(found, key=lambda path: xxhash.xxh64_hexdigest(str(path.relative_to(folder)).encode()))[:pages]
         crawl.mkdir(parents=True, exist_ok=True)
+        files = max(2, -(-len(sample) // PAGES_A_FILE))
         for number in range(files):
             records = (gzip.compress(_response(path), 6, mtime=0) for path in sample[number::files])
-            (crawl / f"debian-{number}.warc.gz").write_bytes(b"".join(records))
+            (crawl / f"debian-{number:02}.warc.gz").write_bytes(b"".join(records))
         (crawl / "complete").write_text(f"{len(sample)} {sum(path.stat().st_size for path in sample)}\n")
     return sorted(crawl.glob("*.warc.gz"))
 

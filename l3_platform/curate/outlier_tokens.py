@@ -72,7 +72,7 @@ def counted(task: Pages) -> pa.Table:
     return pa.table(columns, schema=COUNTS)
 
 
-def added_up(connection: duckdb.DuckDBPyConnection) -> Output:
+def added_up(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
     return Output.annotated(connection.sql(ADD_UP).to_arrow_table().cast(COUNTS))
 
 

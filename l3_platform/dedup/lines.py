@@ -176,7 +176,7 @@ def _keywords() -> npt.NDArray[np.uint64]:
     return np.unique(np.array([line_kernels.first_letters(word, 0, len(word)) for word in spelled], np.uint64))
 
 
-def count(connection: duckdb.DuckDBPyConnection, dedup: Dedup) -> Output:
+def count(rows: pa.Table, connection: duckdb.DuckDBPyConnection, dedup: Dedup) -> Output:
     query = COUNT.format(line_max_count=dedup.line_max_count)
     return Output.annotated(connection.sql(query).to_arrow_table().cast(REPEATED))
 
@@ -192,7 +192,7 @@ def home_rows(task: tuple[str, Beside] | Shard) -> pa.Table:
     return with_columns(table.append_column("lines", pa.array(lines.astype(np.int32))), HOME_ROWS)
 
 
-def bring_home(connection: duckdb.DuckDBPyConnection) -> Output:
+def bring_home(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
     return Output.annotated(connection.sql(HOME).to_arrow_table().cast(SCHEMA))
 
 

@@ -1,11 +1,11 @@
 """Document deduplication over all snapshots (Llama 3, section 3.1.1): MinHash bands, true Jaccard, clusters.
 
     candidates   bands of every newest version meet by value: places that may be duplicates
-    shingles     each pair's left text, read where it lies, travels as shingles to the shard of the right one
-    verified     pairs whose true Jaccard similarity reaches the threshold
+    lefts        where each pair's left text lies and which shards want it
+    verified     it travels as shingles to the right one's shard: pairs whose true Jaccard similarity reaches the threshold
     components   union-find over the verified pairs
-    members      shingles of the documents in a component, read where they lie
-    clusters     in each component the newest stays, and who truly resembles it goes (`clusters.place`)
+    members      where the documents of a component lie
+    clusters     their shingles meet: in each component the newest stays, and who truly resembles it goes (`clusters.place`)
 
 A document travels as its *place*, the key of its shard and its row; texts are read at home, one shard at a time. Signatures
 come from `document_signatures`, a sidecar of each snapshot: a new snapshot signs only its own documents.
@@ -27,7 +27,6 @@ from l3_platform.dedup.bands import band_values, shape, sketches
 from l3_platform.dedup.candidates import candidate_pairs
 from l3_platform.dedup.clusters import components, place, similarities, take_sets
 from l3_platform.dedup.shards import (
-    BATCH_BYTES,
     Beside,
     Built,
     aligned,
@@ -46,6 +45,7 @@ from l3_platform.settings import Dedup, Engine, Settings
 from l3_platform.store import Dataset, Shard, Writer
 
 BUCKET_DOCUMENTS = 20_000  # whose bands are worth a bucket of their own, up to `dedup.buckets`
+CLUSTERED_DOCUMENTS = 10_000  # the same, of those whose shingles travel to their clusters
 COMPONENT_MEMBERS = 4096  # whose shingles are in memory together: a larger component is cut into pieces of so many
 
 PLACE = [("shard", pa.string()), ("row", pa.int32())]
@@ -114,14 +114,16 @@ def build_duplicate_documents(
     banded = functools.partial(bands, dedup=dedup)
     few = min(dedup.buckets, 1 + sum(dataset.manifest.rows for dataset in documents) // BUCKET_DOCUMENTS)
     candidates = shuffled("candidates", banded, tasks, "band", few, pair_up)
-    left = shuffled("shingles", read_batch, batches(candidates), "shard", keys, functools.partial(send_shingles, **text_at_home))
+    lefts = shuffled("lefts", read_batch, batches(candidates), "shard", keys, group_lefts)
+    send_here = functools.partial(send_shingles, **text_at_home)
     verify_here = functools.partial(verify, **text_at_home, threshold=dedup.threshold)
-    verified = shuffled("verified", read_batch, batches(left), "shard", keys, verify_here)
+    verified = shuffled("verified", send_here, {shard.name: shard for shard in lefts.shards}, "shard", keys, verify_here)
     linked = step(out, "components", lambda writer: map_shards(link, {"all": (verified, engine)}, writer, engine))
-    members = shuffled("members", read_batch, batches(linked), "shard", keys, functools.partial(read_members, **text_at_home))
+    members = shuffled("members", read_batch, batches(linked), "shard", keys, in_order)
+    read_here = functools.partial(read_members, **text_at_home)
     cluster = functools.partial(form_clusters, threshold=dedup.threshold)
-    few = min(dedup.buckets, 1 + members.manifest.bytes // BATCH_BYTES)
-    clusters = shuffled("clusters", read_batch, batches(members), "component", few, cluster)
+    few = min(dedup.buckets, 1 + members.manifest.rows // CLUSTERED_DOCUMENTS)
+    clusters = shuffled("clusters", read_here, {shard.name: shard for shard in members.shards}, "component", few, cluster)
     home = {f"document-{key}": task for key, task in tasks.items()} | {
         f"member-{name}": batch for name, batch in batches(clusters).items()
     }
@@ -166,9 +168,8 @@ def _language_seeds(languages: pa.ChunkedArray) -> Hashes:
     return np.array([seeds[language] for language in found], np.uint64)
 
 
-def pair_up(connection: duckdb.DuckDBPyConnection) -> Output:
+def pair_up(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
     """PAIRS of places that share a band, each pair once, the smaller place first."""
-    rows = connection.sql("SELECT band, sketch, shard, row FROM rows").to_arrow_table()
     named = pa.chunked_array([pa.array([], pa.string()), *rows["shard"].chunks]).combine_chunks().dictionary_encode()
     by_name = np.argsort(named.dictionary.to_numpy(zero_copy_only=False))
     places = np.argsort(by_name)[named.indices.to_numpy()] << 32 | rows["row"].to_numpy()
@@ -183,27 +184,32 @@ def pair_up(connection: duckdb.DuckDBPyConnection) -> Output:
     return Output.annotated(pa.table(columns, schema=PAIRS))
 
 
-def send_shingles(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, str], ngram: int) -> Output:
-    """The shingles of the left documents of one shard, once for each shard in which they have candidates."""
+def group_lefts(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
+    """LEFT: each left document of one shard, once for each shard in which it has candidates."""
     wanted = connection.sql(
         "SELECT shard AS left_shard, row AS left_row, right_shard AS shard, "
         "list(DISTINCT right_row ORDER BY right_row) AS rows FROM rows GROUP BY ALL ORDER BY left_row, right_shard"
     ).to_arrow_table()
-    wanted = wanted.cast(LEFT)
-    return Output.annotated(_with_shingles(wanted, "left_shard", "left_row", folders, ngram))
+    return Output.annotated(wanted.cast(LEFT))
 
 
-def verify(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, str], ngram: int, threshold: float) -> Output:
+def send_shingles(lefts: Shard, folders: Mapping[str, str], ngram: int) -> pa.Table:
+    return _with_shingles(lefts.read(), "left_shard", "left_row", folders, ngram)
+
+
+def verify(
+    rows: pa.Table, connection: duckdb.DuckDBPyConnection, folders: Mapping[str, str], ngram: int, threshold: float
+) -> Output:
     """VERIFIED: the pairs whose right document lies in this shard and whose true Jaccard reaches `threshold`."""
-    lefts = connection.sql("SELECT * FROM rows ORDER BY left_shard, left_row").to_arrow_table()
-    rows = connection.sql("SELECT DISTINCT shard, unnest(rows) AS row FROM rows ORDER BY row").to_arrow_table()
-    here = _with_shingles(rows.cast(pa.schema(PLACE)), "shard", "row", folders, ngram)
-    right_row, starts = _flat(lefts["rows"])
-    left = np.repeat(np.arange(lefts.num_rows), np.diff(starts))
-    right = np.searchsorted(here["row"].to_numpy(), right_row)
-    similarity = similarities(left, _flat(lefts["shingles"]), right, _flat(here["shingles"]), threshold)
+    right_row, starts = _flat(rows["rows"])
+    rights = np.unique(right_row)
+    wanted = pa.table([rows["shard"].take(pa.array(np.zeros(len(rights), int))), pa.array(rights)], schema=pa.schema(PLACE))
+    here = _with_shingles(wanted, "shard", "row", folders, ngram)
+    left = np.repeat(np.arange(rows.num_rows), np.diff(starts))
+    right = np.searchsorted(rights, right_row)
+    similarity = similarities(left, _flat(rows["shingles"]), right, _flat(here["shingles"]), threshold)
     found = similarity >= 0
-    verified = lefts.select(["left_shard", "left_row", "shard"]).take(pa.array(left[found]))
+    verified = rows.select(["left_shard", "left_row", "shard"]).take(pa.array(left[found]))
     verified = verified.append_column("row", pa.array(right_row[found]))
     return Output.annotated(verified.append_column("jaccard", pa.array(similarity[found])).cast(VERIFIED))
 
@@ -241,15 +247,22 @@ def pieces(labels: Indices, most: int) -> Indices:
     return result
 
 
-def read_members(connection: duckdb.DuckDBPyConnection, folders: Mapping[str, str], ngram: int) -> Output:
+def in_order(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
+    return Output.annotated(rows.sort_by("row"))
+
+
+def read_members(members: Shard, folders: Mapping[str, str], ngram: int) -> pa.Table:
     """Shingles, doc_id and fetch_time of the documents of one shard that belong to a component."""
-    rows = connection.sql("SELECT shard, row, component FROM rows ORDER BY row").to_arrow_table().cast(COMPONENTS)
-    return Output.annotated(_with_shingles(rows, "shard", "row", folders, ngram, dated=True))
+    return _with_shingles(members.read(), "shard", "row", folders, ngram, dated=True)
 
 
-def form_clusters(connection: duckdb.DuckDBPyConnection, threshold: float) -> Output:
+def form_clusters(rows: pa.Table, connection: duckdb.DuckDBPyConnection, threshold: float) -> Output:
     """PLACE and CLUSTER of each document of the components in this bucket."""
-    members = connection.sql("SELECT * FROM rows ORDER BY component, fetch_time DESC, doc_id, shard, row").to_arrow_table()
+    order = connection.sql(
+        "SELECT place FROM (SELECT *, row_number() OVER () - 1 AS place FROM rows) "
+        "ORDER BY component, fetch_time DESC, doc_id, shard, row"
+    ).to_arrow_table()
+    members = rows.take(order["place"])
     representative, similarity = place(members["component"].to_numpy(), *_flat(members["shingles"]), threshold)
     sizes = np.bincount(representative, minlength=members.num_rows)[representative]
     columns = [
@@ -273,7 +286,7 @@ def home_rows(task: tuple[str, Beside] | tuple[Shard, ...]) -> pa.Table:
     return with_columns(table, schema)
 
 
-def bring_home(connection: duckdb.DuckDBPyConnection) -> Output:
+def bring_home(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
     schema = pa.schema([("doc_id", pa.uuid()), *CLUSTER])
     return Output.annotated(connection.sql(HOME).to_arrow_table().cast(schema))
 

@@ -49,10 +49,10 @@ def pages(task: tuple[str, Beside]) -> pa.Table:
     return with_place(table.drop_columns(["canonical_url"]).append_column("page", page), key)
 
 
-def compare(connection: duckdb.DuckDBPyConnection) -> Output:
+def compare(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
     table = connection.sql(VERSIONS).to_arrow_table()
     return Output(table, Counts.annotated(table.num_rows))
 
 
-def bring_home(connection: duckdb.DuckDBPyConnection) -> Output:
+def bring_home(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
     return Output.annotated(connection.sql(HOME).to_arrow_table().cast(SCHEMA))

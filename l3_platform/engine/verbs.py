@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from l3_platform.engine import local, ray_backend
 from l3_platform.engine.backend import Backend
@@ -21,7 +23,7 @@ from l3_platform.store import Output, StoreError, Writer, files
 Task = Any
 MapFn = Callable[[Task], Output]
 RowsFn = Callable[[Task], pa.Table]
-ReduceFn = Callable[[duckdb.DuckDBPyConnection], Output]
+ReduceFn = Callable[[pa.Table, duckdb.DuckDBPyConnection], Output]
 
 
 def map_shards(fn: MapFn, tasks: Mapping[str, Task], out: Writer, settings: Engine, *, here: bool = False) -> list[str]:
@@ -78,65 +80,64 @@ def shuffle(
     """Bring rows with an equal `key` together, then reduce bucket by bucket. Returns the shards' names.
 
     `map_fn(task)` gives rows; they meet in the bucket of their key's hash or, where `buckets` is a sequence of names, in
-    the bucket that `key` names. `reduce_fn(connection)` sees them as the view `rows`, in the order of (task, row), in a
-    DuckDB with `settings.memory_limit`, and returns the Output of shard `bucket-00000` (or of that name). Empty
+    the bucket that `key` names. `reduce_fn(rows, connection)` has them in the order of (task, row), also as the view `rows` of
+    a DuckDB with `settings.memory_limit`, and returns the Output of shard `bucket-00000` (or of that name). Empty
     buckets are reduced too, so that every name has its shard.
     """
     names = [f"bucket-{number:05d}" for number in range(buckets)] if isinstance(buckets, int) else list(buckets)
     scratch = out.scratch("rows")
     if set(names) - out.finished():
         written = set(files.names(scratch))
-        todo = {task: (files.join(scratch, f"{task}.parquet"), tasks[task]) for task in sorted(tasks)}
-        todo = {task: item for task, item in todo.items() if f"{task}.parquet" not in written}
+        todo = {task: (files.join(scratch, f"{task}.arrow"), tasks[task]) for task in sorted(tasks)}
+        todo = {task: item for task, item in todo.items() if f"{task}.arrow" not in written}
         by_name = None if isinstance(buckets, int) else names
         split = functools.partial(_split, map_fn, key, len(names), by_name, out)
         _run(split, todo, f"{out.asset} {out.partition} split", out, settings)
-    sources = [files.join(scratch, f"{task}.parquet") for task in sorted(tasks)]
+    sources = [files.join(scratch, f"{task}.arrow") for task in sorted(tasks)]
     numbered = {name: (number, sources) for number, name in enumerate(names)}
     return map_shards(functools.partial(_reduce, reduce_fn, settings), numbered, out, settings)
 
 
 def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]) -> None:
+    """What `map_fn` makes of a task, as one record batch a bucket in an Arrow file: each bucket then reads its own and no other's."""
     url, task = item
     rows = map_fn(task)
-    connection = connect(Engine())
-    connection.register("mapped", rows.append_column("__row", pa.array(range(rows.num_rows), pa.int64())))
-    if names is None:
-        bucket = f'(hash("{key}") % {buckets})::INTEGER'
-    else:
-        connection.register("named", pa.table({"name": pa.array(names, pa.string()), "number": range(len(names))}))
-        bucket = f'(SELECT number FROM named WHERE name = "{key}")::INTEGER'
-    query = f"SELECT * EXCLUDE (__row), {bucket} AS __bucket FROM mapped ORDER BY __bucket, __row"
-    table = connection.sql(query).to_arrow_table()
-    if table.num_rows and table["__bucket"].null_count:
+    number = _hashed(rows[key], buckets) if names is None else pc.index_in(rows[key], pa.array(names, rows[key].type)).to_numpy()
+    if names is not None and np.isnan(number).any():
         raise StoreError(f"{out.asset}: a row's {key!r} names none of the {buckets} buckets")
-    files.write(url, out.encode(table))
+    order = np.argsort(number, kind="stable")
+    bounds = np.searchsorted(number[order], np.arange(buckets + 1))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
+        for first, last in itertools.pairwise(bounds):
+            file.write_batch(_one_batch(rows.take(pa.array(order[first:last]))))
+    files.write(url, sink.getvalue())
+
+
+def _hashed(keys: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int64]:
+    connection = connect(Engine())
+    connection.register("keys", pa.table({"key": keys}))
+    return connection.sql(f"SELECT (hash(key) % {buckets})::BIGINT AS bucket FROM keys").to_arrow_table()["bucket"].to_numpy()
+
+
+def _one_batch(rows: pa.Table) -> pa.RecordBatch:
+    batches = rows.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=rows.schema)
 
 
 def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence[str]]) -> Output:
     number, sources = numbered
-    tables = [_bucket_rows(source, number) for source in sources]
+    rows = pa.Table.from_batches([_bucket_rows(source, number) for source in sources])
     connection = connect(settings)
-    rows = pa.concat_tables(tables).drop_columns(["__bucket"])
     connection.register("rows", rows)
-    return reduce_fn(connection)
+    return reduce_fn(rows, connection)
 
 
-def _bucket_rows(url: str, number: int) -> pa.Table:
-    """The rows of a bucket in what `_split` wrote: the bucket is its last column, and its order."""
+def _bucket_rows(url: str, number: int) -> pa.RecordBatch:
     fs, path = files.filesystem(url)
-    with pq.ParquetFile(path, filesystem=fs) as file:
-        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-        found = [place for place, group in enumerate(groups) if _may_hold(group.column(group.num_columns - 1), number)]
-        rows = file.read_row_groups(found)
-    first, last = np.searchsorted(rows["__bucket"].to_numpy(), [number, number + 1])
-    return rows.slice(first, last - first)
-
-
-def _may_hold(column: pq.ColumnChunkMetaData, number: int) -> bool:
-    return (
-        column.statistics is None or not column.statistics.has_min_max or column.statistics.min <= number <= column.statistics.max
-    )
+    source = pa.memory_map(path) if files.is_local(url) else fs.open(path)
+    with source, pa.ipc.open_file(source) as file:
+        return file.get_batch(number)
 
 
 def connect(settings: Engine) -> duckdb.DuckDBPyConnection:

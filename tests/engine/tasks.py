@@ -38,7 +38,7 @@ def keyed(number: int) -> pa.Table:
     return pa.table({"key": [f"k{(number * step) % 7}" for step in range(20)], "value": [number] * 20})
 
 
-def sums(connection) -> Output:
+def sums(rows, connection) -> Output:
     table = connection.sql("SELECT key, sum(value)::BIGINT AS total, list(value) AS parts FROM rows GROUP BY key ORDER BY key")
     return Output(table.to_arrow_table(), Counts.annotated(connection.sql("FROM rows").count("*").fetchall()[0][0]))
 
