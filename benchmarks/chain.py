@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ class Run:
 
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages", type=int, default=4500, help="pages of the crawl; a tenth of them is the small one")
+    parser.add_argument("--pages", type=int, default=13_000, help="pages of the crawl; a tenth of them is the small one")
     parser.add_argument("--peer-pages", type=int, default=0, help="give the peer a smaller crawl, 0: the same")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--only", choices=["l3", "datatrove"], help="leave the other out")
@@ -113,7 +114,7 @@ def _timed(command: Sequence[str], output: Path, environment: dict[str, str] | N
 
 
 class _Watch(threading.Thread):
-    """Sees, some times a second, how much memory and time a process and all below it have taken."""
+    """Sees, some times a second, how much time a process and all below it have taken, and each second how much memory."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -123,14 +124,16 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
+            looks = itertools.count()
             while process.status() != psutil.STATUS_ZOMBIE:
                 tree = [process, *process.children(recursive=True)]
-                self.peak = max(self.peak, sum(_pss(member.pid) for member in tree))
+                if next(looks) % 4 == 0:  # the kernel walks all pages of a process for it, which waits meanwhile
+                    self.peak = max(self.peak, sum(_pss(member.pid) for member in tree))
                 for member in tree:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         times = member.cpu_times()
                         self.core_seconds[member.pid, member.create_time()] = times.user + times.system
-                time.sleep(0.3)
+                time.sleep(0.25)
 
 
 def _pss(pid: int) -> int:

@@ -21,6 +21,7 @@ from l3_platform.curate import languages, pii, text_heuristics, url_policy
 from l3_platform.curate.outlier_kernels import count_tokens
 from l3_platform.curate.outlier_tokens import BINS, token_bins
 from l3_platform.dedup.clusters import similarities
+from l3_platform.dedup.code import code_shares
 from l3_platform.dedup.lines import counted_lines
 from l3_platform.dedup.shingles import first_words, shingle_sets, signatures
 from l3_platform.engine.backend import leave_pandas_out
@@ -42,6 +43,7 @@ url_policy(pages, UrlPolicy())
 signatures(texts)
 first_words(TEXT, 1)
 counted_lines(texts, 1)
+code_shares(texts)
 count_tokens(*token_bins(texts), np.zeros(len(texts), np.int64), np.zeros((1, BINS), np.int64))
 sets = shingle_sets(texts)
 one, other = np.array([0]), np.array([2])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 CODE_SHARE = 0.4  # of its characters: from there on a page is code
 MAX_CHARS = 20_000  # read of a text to tell its share
@@ -23,6 +28,31 @@ _BEGINS_AS_CODE = re.compile(
 def is_code(line: str) -> bool:
     """True for a line that is indented, follows a prompt or has the syntax of a program."""
     return line.rstrip().endswith((";", "{", "}")) or _BEGINS_AS_CODE.match(line) is not None
+
+
+def code_shares(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """`code_share` of each text, [texts], 0 for a null: a kernel settles most lines, and only the others are asked about."""
+    from l3_platform.dedup import line_kernels
+    from l3_platform.dedup.shingles import utf8
+
+    data, offsets = utf8(texts)
+    most = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(texts)
+    code, total = np.zeros((2, len(texts)), np.int64)
+    fields = np.empty((4, most), np.int64)
+    asked = line_kernels.weigh_code(data, offsets, MAX_CHARS, keywords(), code, total, *fields)
+    for document, start, end, chars in fields[:, :asked].T.tolist():
+        if is_code(data[start:end].tobytes().decode(errors="replace")):
+            code[document] += chars
+    return code / np.maximum(total, 1)
+
+
+@functools.lru_cache(maxsize=1)
+def keywords() -> npt.NDArray[np.uint64]:
+    """KEYWORDS as `line_kernels` looks them up."""
+    from l3_platform.dedup import line_kernels
+
+    spelled = [np.frombuffer(word.encode(), np.uint8) for word in KEYWORDS]
+    return np.unique(np.array([line_kernels.first_letters(word, 0, len(word)) for word in spelled], np.uint64))
 
 
 def code_share(text: str) -> float:

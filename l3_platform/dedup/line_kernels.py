@@ -116,6 +116,41 @@ def kind_of(data, start, end, right, keywords):
 
 
 @_jit
+def weigh_code(data, offsets, most, keywords, code, total, document, start, end, chars):
+    """What is sure of the share of code in each text's first `most` characters, white space left out (`code.code_share`).
+
+    Fills total [texts], the characters of all lines, and code [texts], those of lines that `code.is_code` says yes to; and one
+    entry a line that it must be asked about: text, bytes start:end of `data`, chars. Returns how many those are.
+    """
+    count = 0
+    for d in range(len(offsets) - 1):
+        at, left = offsets[d], most
+        code[d] = total[d] = 0
+        while at < offsets[d + 1] and left > 0:
+            stop, weight = at, 0
+            while stop < offsets[d + 1] and data[stop] != 10:
+                if data[stop] & 0xC0 != 0x80:
+                    if left == 0:
+                        break
+                    left -= 1
+                    weight += data[stop] != 32
+                stop += 1
+            if weight:
+                total[d] += weight
+                stripped, right = strip(data, at, stop)
+                kind = kind_of(data, at, stop, right, keywords) if stripped < right else MAYBE_CODE
+                if stripped < right and (kind & PROMPT or ends_code(data[right - 1])):
+                    code[d] += weight
+                elif kind:
+                    document[count], start[count], end[count], chars[count] = d, at, stop, weight
+                    count += 1
+            if stop < offsets[d + 1] and data[stop] != 10:
+                break
+            at, left = stop + 1, left - 1
+    return count
+
+
+@_jit
 def begins(data, start, end, first, second, third):
     """Whether a line begins with these two bytes, or three where `third` is not 0."""
     if start + 2 > end or data[start] != first or data[start + 1] != second:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from l3_platform.dedup import line_kernels
-from l3_platform.dedup.code import KEYWORDS, is_code
+from l3_platform.dedup.code import is_code, keywords
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step, with_columns, with_place
 from l3_platform.dedup.shingles import utf8
 from l3_platform.engine import Output, shuffle
@@ -153,7 +153,7 @@ def counted_lines(texts: pa.ChunkedArray, min_chars: int) -> Lines:
     most = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(texts)
     fields = [np.empty(most, np.int64) for _ in range(7)]
     kind = np.empty(most, np.uint8)
-    count = line_kernels.find_lines(data, offsets, _keywords(), kind, *fields)
+    count = line_kernels.find_lines(data, offsets, keywords(), kind, *fields)
     document, line, start, end, chars, stripped_chars, paragraph = (each[:count] for each in fields)
     prompts, maybe = (kind[:count] & flag != 0 for flag in (line_kernels.PROMPT, line_kernels.MAYBE_CODE))
     paragraphs = int(paragraph[-1]) + 1 if count else 0
@@ -168,12 +168,6 @@ def counted_lines(texts: pa.ChunkedArray, min_chars: int) -> Lines:
     is_code_paragraph |= 2 * code_lines > np.bincount(paragraph, minlength=paragraphs)
     kept = (stripped_chars >= min_chars) & ~is_code_paragraph[paragraph]
     return Lines(data, document[kept], line[kept], start[kept], end[kept], chars[kept])
-
-
-@functools.lru_cache(maxsize=1)
-def _keywords() -> npt.NDArray[np.uint64]:
-    spelled = [np.frombuffer(word.encode(), np.uint8) for word in KEYWORDS]
-    return np.unique(np.array([line_kernels.first_letters(word, 0, len(word)) for word in spelled], np.uint64))
 
 
 def count(rows: pa.Table, connection: duckdb.DuckDBPyConnection, dedup: Dedup) -> Output:

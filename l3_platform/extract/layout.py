@@ -55,9 +55,9 @@ class Layout:
     def block(self, i: int) -> str:
         return self.text[self.blocks[i, s.START] : self.blocks[i, s.END]].tobytes().decode("utf-8", "replace")
 
-    def tag(self, i: int) -> str:
-        """The tag of the element that holds block `i`."""
-        return t.TAGS[self.boxes[self.blocks[i, s.CONTAINER], s.TAG]]
+    def tags(self) -> np.ndarray:
+        """int32 [blocks]: of the element that holds each block, as an index of `tags.TAGS`."""
+        return self.boxes[self.blocks[:, s.CONTAINER], s.TAG]
 
     def _title(self) -> np.ndarray:
         return np.frombuffer(self.title.encode(), np.uint8)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
 import numpy as np
 
+from l3_platform.extract import markup as m
+from l3_platform.extract import scan as s
+from l3_platform.extract import tags as t
 from l3_platform.extract.charset import Undecodable, decode
 from l3_platform.extract.forest import content, shipped
 from l3_platform.extract.formulas import unmark
@@ -17,7 +20,8 @@ from l3_platform.extract.layout import Layout, TooDeep, read
 from l3_platform.extract.slim import slim
 from l3_platform.settings import Extract
 
-_LINES = frozenset({"li", "tr", "dt", "dd", "option"})  # blocks that follow each other as lines, not as paragraphs
+# Blocks that follow each other as lines, not as paragraphs.
+_LINES = np.isin(t.TAGS, ["li", "tr", "dt", "dd", "option"])
 _Parts = tuple[str, str, tuple[str, ...], tuple[str, ...]]  # title, text, formulas, code
 _TEX_LOADERS = ("athJax", "athjax", "KaTeX", "katex")
 
@@ -75,25 +79,38 @@ def _ours(slimmed: bytes, source: str, max_depth: int) -> _Parts:
     layout, weights = read(slimmed, max_depth), shipped()
     words = layout.words(weights.words)
     x = layout.features(words, weights.names)
-    chosen = np.flatnonzero(content(x, layout.blocks, layout.boxes, words, weights)).tolist()
+    chosen = np.flatnonzero(content(x, layout.blocks, layout.boxes, words, weights))
     joined = render(layout, chosen)
     text, formulas = unmark(joined, dollars="$" in joined and any(name in source for name in _TEX_LOADERS))
-    code = tuple(unmark(layout.block(i), dollars=False)[0] for i in chosen if layout.tag(i) == "pre")
-    title = layout.title or next((layout.block(i) for i in range(len(layout.blocks)) if layout.tag(i) == "h1"), "")
+    tags = layout.tags()
+    code = tuple(unmark(layout.block(i), dollars=False)[0] for i in chosen[tags[chosen] == t.TAG_ID["pre"]])
+    title = layout.title or next((layout.block(i) for i in np.flatnonzero(tags == t.TAG_ID["h1"])), "")
     return title, text, tuple(formulas), code
 
 
-def render(layout: Layout, chosen: Sequence[int]) -> str:
-    """The text of the chosen blocks."""
-    parts: list[str] = []
-    before = ""
+def render(layout: Layout, chosen: np.ndarray) -> str:
+    """The text of the chosen blocks, int64 [chosen], in order."""
+    return _joined(layout.text, layout.blocks, layout.tags(), chosen, _LINES).tobytes().decode("utf-8", "replace")
+
+
+@m.jit
+def _joined(text, blocks, tags, chosen, lines):
+    """uint8: the blocks one after another, a line break between lines of a kind, else an empty line."""
+    size = 2 * len(chosen)
     for i in chosen:
-        tag = layout.tag(i)
-        if parts:
-            parts.append("\n" if tag in _LINES and tag == before else "\n\n")
-        parts.append(layout.block(i))
-        before = tag
-    return "".join(parts)
+        size += blocks[i, s.END] - blocks[i, s.START]
+    out = np.empty(size, np.uint8)
+    at = 0
+    for k in range(len(chosen)):
+        i = chosen[k]
+        if k:
+            breaks = 1 if lines[tags[i]] and tags[i] == tags[chosen[k - 1]] else 2
+            out[at : at + breaks] = 10
+            at += breaks
+        start, end = blocks[i, s.START], blocks[i, s.END]
+        out[at : at + end - start] = text[start:end]
+        at += end - start
+    return out[:at]
 
 
 def _peer(engine: str) -> Callable[[bytes, str, int], _Parts]:

@@ -59,7 +59,7 @@ class Example:
 
     def score(self, chosen: np.ndarray) -> float:
         """F1 of the multisets of tokens."""
-        return f1(render(self.layout, np.flatnonzero(chosen).tolist()), self.gold)
+        return f1(render(self.layout, np.flatnonzero(chosen)), self.gold)
 
 
 def main() -> None:

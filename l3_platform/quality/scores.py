@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from l3_platform.dedup.code import code_share
+from l3_platform.dedup.code import code_shares
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step
 from l3_platform.engine import Output, map_actors, map_shards
 from l3_platform.quality.classifier import model_files
@@ -91,7 +91,7 @@ class Scorer:
 
 
 def _code_shares(table: pa.Table) -> pa.Array:
-    return pa.array([code_share(text or "") for text in table["text"].to_pylist()], pa.float32())
+    return pa.array(code_shares(table["text"]), pa.float32())
 
 
 def version(content: dict[str, bytes]) -> str:
