@@ -4,7 +4,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 SLOW_WORKERS ?= 3  # end-to-end tests mostly wait
 
-.PHONY: install demo up test test-exhaustive lint bench bench-curation bench-train pictures clean
+.PHONY: install demo up test test-exhaustive lint bench bench-curation bench-train bench-gpu pictures clean
 
 install: .venv/installed
 
@@ -38,6 +38,9 @@ bench: bench-curation bench-train  ## ours beside named peers, in one run each
 bench-train: .venv-bench/installed  ## tokens a second beside transformers and litgpt; what Dagster and MLflow cost
 	.venv-bench/bin/python -m benchmarks.training
 	.venv-bench/bin/python -m benchmarks.tracking_cost
+
+bench-gpu: .venv-bench/installed  ## on an NVIDIA GPU: attention kernels, MFU, fp8, beside transformers and litgpt; six minutes
+	.venv-bench/bin/python -m benchmarks.gpu_training
 
 bench-curation: .venv-bench/installed  ## side by side with named peers, one table of ratios from one run
 	.venv-bench/bin/python -m benchmarks $(PARTS)

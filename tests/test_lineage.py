@@ -99,3 +99,8 @@ def before(stage: str) -> list[str]:
 def test_how_a_run_is_carried_out_is_no_part_of_what_comes_out():
     assert catalog("train.shutdown_seconds=99").relevant("pretrained") == catalog().relevant("pretrained")
     assert catalog("train.seed=99").relevant("pretrained") != catalog().relevant("pretrained")
+
+
+@pytest.mark.parametrize("override", ["train.precision=bf16", "train.compile=true", "train.attention=sdpa"])
+def test_what_rounds_differently_is_part_of_what_comes_out(override):
+    assert catalog(override).relevant("pretrained") != catalog().relevant("pretrained")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from l3_platform.model.attention import Kernel, Sdpa, document_numbers
 from l3_platform.model.config import ModelConfig, RopeScaling
 
 # The fp32 logits of a chunk of the sequence are the largest tensor of a small model's step: 2^26 of them are 256 MiB.
@@ -22,11 +24,12 @@ LOGITS_A_CHUNK = 1 << 26
 class Llama(nn.Module):
     """Its weights are undefined until `l3_platform.model.init.initialize`, an export or a checkpoint fills them."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, kernel: Kernel | None = None) -> None:
         super().__init__()
         self.config = config
+        self.kernel = kernel or Sdpa()
         self.tok_embeddings = Embedding(config.vocab_size, config.d_model)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Block(config, self.kernel) for _ in range(config.layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.output = None if config.tied else Linear(config.d_model, config.vocab_size)
 
@@ -41,7 +44,7 @@ class Llama(nn.Module):
         rotation = rotary_table(
             tokens.shape[1], self.config.head_dim, self.config.rope_theta, tokens.device, self.config.rope_scaling
         )
-        mask = document_mask(tokens, bos_id) if bos_id is not None else None
+        mask = self.kernel.mask(None if bos_id is None else document_numbers(tokens, bos_id))
         hidden = self.tok_embeddings(tokens)
         for layer in self.layers:
             hidden = layer(hidden, rotation, mask)
@@ -79,15 +82,15 @@ def in_chunks(loss: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets:
 
 
 class Block(nn.Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, kernel: Kernel) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.attention = Attention(config)
+        self.attention = Attention(config, kernel)
         self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
-        """x, result: [batch, seq, d_model]."""
+    def forward(self, x: Tensor, rotation: Tensor, mask: Any) -> Tensor:
+        """x, result: [batch, seq, d_model]; mask: of the kernel's kind."""
         x = x + self.attention(self.attention_norm(x), rotation, mask)
         return x + self.feed_forward(self.ffn_norm(x))
 
@@ -95,16 +98,16 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Grouped-query attention (Ainslie et al. 2023): `kv_heads` keys and values serve all query heads."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, kernel: Kernel) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        self.attend = attend
+        self.attend = kernel.attend
         self.wq = Linear(config.d_model, config.d_model)
         self.wk = Linear(config.d_model, config.kv_heads * config.head_dim)
         self.wv = Linear(config.d_model, config.kv_heads * config.head_dim)
         self.wo = Linear(config.d_model, config.d_model)
 
-    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor, mask: Any) -> Tensor:
         batch, seq, _ = x.shape
         # -1 heads, not the configured number: a tensor-parallel rank holds only some of them.
         q, k, v = (w(x).view(batch, seq, -1, self.head_dim).transpose(1, 2) for w in (self.wq, self.wk, self.wv))
@@ -149,11 +152,6 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """q, result: [batch, heads, queries, head_dim]; k, v: [batch, kv_heads, keys, head_dim]; no mask: causal."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
-
-
 def rotary_table(seq: int, head_dim: int, theta: float, device: torch.device, scaling: RopeScaling | None = None) -> Tensor:
     """cos and sin of every position and pair, [2, seq, head_dim / 2], fp32 (Su et al. 2021; theta of Llama 3)."""
     powers = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
@@ -176,10 +174,3 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     cos, sin = rotation
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
-
-
-def document_mask(tokens: Tensor, bos_id: int) -> Tensor:
-    """True where a query may look: [batch, 1, query, key], causal and inside one document (Llama 3, section 3.2)."""
-    document = (tokens == bos_id).cumsum(dim=1)
-    same = document[:, :, None] == document[:, None, :]
-    return same.tril().unsqueeze(1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import pad
 
+from l3_platform.model.attention import document_numbers
 from l3_platform.parallel.mesh import Mesh
 
 
@@ -43,7 +44,7 @@ class Batch:
 
 def batch_for(inputs: Tensor, targets: Tensor, bos_id: int | None, mesh: Mesh, cp_rank: int) -> Batch:
     """A rank's part of whole sequences, [rows, seq] each; documents begin at `bos_id`, and are not kept apart without."""
-    document = None if bos_id is None else (inputs == bos_id).cumsum(dim=1)
+    document = None if bos_id is None else document_numbers(inputs, bos_id)
     if mesh.cp == 1:
         return Batch(inputs, targets, document)
     from l3_platform.parallel.context import positions

@@ -16,12 +16,16 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from l3_platform.settings import ActivationCheckpointing
 
+# By name: those of flex and varlen exist only once their modules are imported.
 _DEAR = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-    torch.ops._c10d_functional.reduce_scatter_tensor.default,
+    "aten::_scaled_mm",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "flex_attention",
+    "torch_attn::_varlen_attn",
+    "_c10d_functional::reduce_scatter_tensor",
 }
 
 
@@ -35,7 +39,7 @@ def checkpoint_block(block: nn.Module, how: ActivationCheckpointing) -> None:
 
 
 def _policy(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    dear = operator in _DEAR or (operator is torch.ops.aten.mm.default and not _is_cut(arguments[0]))
+    dear = operator.name() in _DEAR or (operator is torch.ops.aten.mm.default and not _is_cut(arguments[0]))
     return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE
 
 

@@ -147,4 +147,5 @@ def _attend_over(stage: Stage, group: object) -> None:
     from l3_platform.parallel.context import gathered_attention
 
     for block in stage.layers.values():
-        cast(Any, block).attention.attend = partial(gathered_attention, group=group)
+        attention = cast(Any, block).attention
+        attention.attend = partial(gathered_attention, group=group, attend=attention.attend)

@@ -6,11 +6,14 @@ all. Keys and values are all-gathered, which grouped-query attention makes small
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.distributed._functional_collectives as collectives
 from torch import Tensor
 
-from l3_platform.model.llama import attend
+from l3_platform.model.attention import Places
 
 # torch 2.13's name, else torch 2.11's. Not torch.distributed.nn's all_gather: its gradients are wrong on gloo.
 _all_gather = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
@@ -22,24 +25,16 @@ def positions(seq_len: int, rank: int, ranks: int) -> Tensor:
     return torch.cat((chunks[rank], chunks[2 * ranks - 1 - rank]))
 
 
-def context_mask(seq_len: int, document: Tensor | None, rank: int, ranks: int, device: torch.device) -> Tensor:
-    """True where a query of this rank may look among the keys of all ranks, in the order in which they are gathered.
-
-    document: [batch, seq_len] number of each token's document, or None for causal attention over all of the sequence.
-    Returns [batch, 1, seq_len / ranks, seq_len], or without a batch [seq_len / ranks, seq_len]. Every query sees itself.
-    """
-    queries = positions(seq_len, rank, ranks).to(device)
-    keys = torch.cat([positions(seq_len, other, ranks) for other in range(ranks)]).to(device)
-    causal = queries[:, None] >= keys[None, :]
-    if document is None:
-        return causal
-    return ((document[:, queries, None] == document[:, None, keys]) & causal).unsqueeze(1)
+def places(seq_len: int, rank: int, ranks: int, device: torch.device) -> Places:
+    """Those of this rank's queries, and of the keys of all ranks in the order in which they are gathered."""
+    keys = torch.cat([positions(seq_len, other, ranks) for other in range(ranks)])
+    return Places(positions(seq_len, rank, ranks).to(device), keys.to(device))
 
 
-def gathered_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, group: object) -> Tensor:
-    """`attend` of this rank's queries to the keys and values of all ranks, in `context_mask`'s order.
+def gathered_attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, *, group: object, attend: Callable[..., Tensor]) -> Tensor:
+    """A kernel's `attend` of this rank's queries to the keys and values of all ranks, at `places`.
 
-    q: [batch, heads, seq / ranks, head_dim]; k, v: the same with the KV heads; mask as `context_mask` makes it.
+    q: [batch, heads, seq / ranks, head_dim]; k, v: the same with the KV heads; mask: of the kernel's kind.
     """
     both = _all_gather(torch.stack((k, v)), 3, group)  # pyright: ignore[reportArgumentType]
     k, v = both.unbind()

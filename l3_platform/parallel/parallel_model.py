@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from l3_platform.model.attention import Kernel
 from l3_platform.model.config import ModelConfig
 from l3_platform.model.llama import Llama
 from l3_platform.parallel.mesh import Mesh
 from l3_platform.parallel.parallelize import UNIT_PARAMETERS, full, parallelize, reduce_gradients, reshard
 from l3_platform.parallel.schedule import PipelineSchedule
-from l3_platform.settings import ActivationCheckpointing
+from l3_platform.settings import ActivationCheckpointing, Precision
 
 
 class ParallelModel(Protocol):
@@ -48,16 +49,24 @@ def build(
     *,
     device: torch.device,
     schedule: PipelineSchedule | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    kernel: Kernel | None = None,
+    precision: Precision = "fp32",
     activation_checkpointing: ActivationCheckpointing = "none",
     compile_blocks: bool = False,
     unit_parameters: int = UNIT_PARAMETERS,
 ) -> ParallelModel:
-    """A model over the mesh, its memory allocated and not filled. Collective over the mesh's ranks."""
+    """A model over the mesh, its memory allocated and not filled. Collective over the mesh's ranks. `kernel`: of attention,
+    SDPA without one. Raises ValueError in words where this device has no fp8."""
     # A sharded model is never whole in memory; another is made in place, which spares a process half a second.
     in_place = mesh.ranks == 1 and precision == "fp32"
     with device if in_place else torch.device("meta"):
-        model = Llama(config)
+        model = Llama(config, kernel)
+    if precision == "fp8":
+        from l3_platform.parallel.float8 import check_device, convert
+
+        check_device(device)
+        convert(model.layers)
+        precision = "bf16"  # of all else
     if mesh.model_ranks > 1:
         from l3_platform.parallel.composed import Composed
 

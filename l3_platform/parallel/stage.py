@@ -22,7 +22,7 @@ class Stage(nn.Module):
 
     def __init__(self, model: Llama, blocks: range | list[int], *, first: bool, last: bool, mesh: Mesh, cp_rank: int) -> None:
         super().__init__()
-        self.config = model.config
+        self.config, self.kernel = model.config, model.kernel
         self.tok_embeddings = model.tok_embeddings if first else None
         self.layers = nn.ModuleDict({str(index): model.layers[index] for index in blocks})
         self.norm = model.norm if last else None
@@ -49,17 +49,14 @@ class Stage(nn.Module):
         rows = llama.LOGITS_A_CHUNK * self._mesh.tp // self.config.vocab_size
         return torch.stack([in_chunks(self._chunk_loss, self.norm(hidden).flatten(0, 1), targets.flatten(), rows)])
 
-    def _here(self, rotation: Tensor, document: Tensor | None, seq_len: int) -> tuple[Tensor, Tensor | None]:
+    def _here(self, rotation: Tensor, document: Tensor | None, seq_len: int) -> tuple[Tensor, Any]:
         """Rotary table and attention mask of the positions that this rank holds."""
-        if self._mesh.cp > 1:
-            from l3_platform.parallel.context import context_mask, positions
+        if self._mesh.cp == 1:
+            return rotation, self.kernel.mask(document)
+        from l3_platform.parallel.context import places
 
-            where = (seq_len, self._cp_rank, self._mesh.cp)
-            mask = context_mask(seq_len, document, self._cp_rank, self._mesh.cp, rotation.device)
-            return rotation[:, positions(*where).to(rotation.device)], mask
-        if document is None:
-            return rotation, None
-        return rotation, (document[:, :, None] == document[:, None, :]).tril().unsqueeze(1)
+        here = places(seq_len, self._cp_rank, self._mesh.cp, rotation.device)
+        return rotation[:, here.queries], self.kernel.mask(document, here)
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """hidden [tokens, d_model], targets [tokens]; the nats of all of them, on every tensor-parallel rank."""

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from l3_platform.settings.section import Section
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
+AttentionKernel = Literal["auto", "sdpa", "flex", "varlen"]
+Precision = Literal["fp32", "bf16", "fp8"]
 
 
 class Scaling(Section):
@@ -77,8 +79,13 @@ class Train(Section):
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = 1.0
     seed: int = 7
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = Field(default="fp32", description="fp8: products of blocks in fp8 and all else as in bf16, on GPUs")
     compile: bool = False
+    attention: AttentionKernel = Field(
+        default="auto",
+        description="kernel under a document mask; sdpa: a dense mask; flex: blocks, on GPUs; varlen: documents, on GPUs in bf16; "
+        "auto: flex on a GPU, sdpa on a CPU",
+    )
     activation_checkpointing: ActivationCheckpointing = Field(
         default="none", description="selective: norms, SwiGLU and what is gathered are computed again; full: whole blocks"
     )

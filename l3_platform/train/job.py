@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from l3_platform.model.config import ModelConfig
 from l3_platform.parallel.mesh import Mesh, mesh_for
 from l3_platform.parallel.schedule import PipelineSchedule
-from l3_platform.settings import ActivationCheckpointing, Stage, home
+from l3_platform.settings import ActivationCheckpointing, AttentionKernel, Precision, Stage, home
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.branch import read_origin
 from l3_platform.train.interleave import Mixture
@@ -26,7 +26,7 @@ RESULT_FILE = "result.json"
 # What may change between a run and its resumption: places, pace and precision of reporting, never the mathematics.
 _NOT_IDENTITY = frozenset({
     "folder", "output", "keep_checkpoints", "log_every_steps", "threads", "shutdown_seconds", "peak_flops",
-    "mlflow_tracking_uri", "mlflow_run_id", "data_parallel_shard", "activation_checkpointing", "compile",
+    "mlflow_tracking_uri", "mlflow_run_id", "data_parallel_shard", "activation_checkpointing", "compile", "attention",
     "micro_batch_tokens", "hang_seconds", "tokenizer",
     "tensor_parallel", "context_parallel", "pipeline_parallel", "pipeline_schedule",
     "pipeline_stages_per_rank", "pipeline_micro_batches",
@@ -82,8 +82,9 @@ class TrainJob(BaseModel):
     max_rollbacks: int = Field(0, ge=0, description="of the whole run")
     hang_seconds: float = Field(0.0, ge=0, description="without a finished step, after which a rank ends itself; 0: never")
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     compile: bool = False
+    attention: AttentionKernel = "auto"
     activation_checkpointing: ActivationCheckpointing = "none"
     document_mask: bool = True
     micro_batch_tokens: int = Field(0, ge=0, description="tokens a rank and forward pass; 0: its whole batch at once")
@@ -129,9 +130,34 @@ class TrainJob(BaseModel):
             tp=self.tensor_parallel, cp=self.context_parallel, pp=self.pipeline_parallel,
         )  # fmt: skip
         mesh.check(self.model, sorted({stage.seq_len for stage in self.ramp}), self.schedule_of_pipeline)
-        if self.compile and self.pipeline_parallel > 1 and self.pipeline_schedule == "zero_bubble":
+        if self.compile and self._splits_backward:
             raise ValueError("pipeline: a zero-bubble schedule cannot split a compiled backward pass; set train.compile=false")
+        self._check_attention()
+        if self.precision == "fp8":
+            _check_fp8(self.model, mesh, self.ramp)
         return mesh
+
+    def _check_attention(self) -> None:
+        if self.attention == "flex" and self._splits_backward:
+            raise ValueError(
+                "pipeline: a zero-bubble schedule cannot split flex's backward pass, which is compiled; set train.attention=sdpa"
+            )
+        if self.attention == "varlen" and self.context_parallel > 1:
+            raise ValueError(
+                "train.attention=varlen wants whole sequences, and context parallelism cuts them; set train.attention=flex, "
+                "or train.context_parallel=1"
+            )
+        if self.attention == "varlen" and self.precision == "fp32":
+            raise ValueError("train.attention=varlen has no kernel for fp32; set train.attention=auto, or train.precision=bf16")
+
+    @property
+    def _splits_backward(self) -> bool:
+        return self.pipeline_parallel > 1 and self.pipeline_schedule == "zero_bubble"
+
+    @property
+    def attention_kernel(self) -> AttentionKernel:
+        """What `attention` comes to. A zero-bubble schedule cannot split what flex compiles, so `auto` is sdpa there."""
+        return "sdpa" if self.attention == "auto" and self._splits_backward else self.attention
 
     @property
     def schedule_of_pipeline(self) -> PipelineSchedule:
@@ -221,6 +247,19 @@ def write_text(path: str | Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, target)
+
+
+def _check_fp8(model: ModelConfig, mesh: Mesh, ramp: tuple[Stage, ...]) -> None:
+    """The kernels multiply matrices whose sides are multiples of 16."""
+    sides = {
+        "d_model": model.d_model,
+        "query heads' width on a rank": model.d_model // mesh.tp,
+        "KV heads' width on a rank": model.kv_heads * model.head_dim // mesh.tp,
+        "FFN's width on a rank": model.ffn // mesh.tp,
+    } | {f"a rank's part of a sequence of {stage.seq_len}": stage.seq_len // mesh.cp for stage in ramp}
+    for what, size in sides.items():
+        if size % 16:
+            raise ValueError(f"train.precision=fp8 wants multiples of 16, and {what} is {size}; set train.precision=bf16")
 
 
 def _check_mixtures(mixtures: tuple[Mixture, ...], data: Mapping[str, tuple[str, ...]]) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from l3_platform.allocator import keep_freed_memory
+from l3_platform.model.attention import kernel_for
 from l3_platform.model.config import parameters
 from l3_platform.model.export import export_weights, fill_from_export
 from l3_platform.model.init import initialize
@@ -66,7 +67,7 @@ def train(
     torch.manual_seed(job.seed)
     if job.hang_seconds:
         record_flight()
-    with ranks(needs_group=job.precision == "bf16") as here, _sole_trainer(job, here):
+    with ranks(needs_group=job.precision != "fp32") as here, _sole_trainer(job, here):
         run = _Run(job, fingerprint, here)
         try:
             with run.watchdog:
@@ -114,7 +115,8 @@ class _Run:
         if here.first and self.mesh.pp > 1:
             self._warn_of_padding()
         self.model = build(
-            job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline, precision=job.precision,
+            job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline,
+            kernel=kernel_for(job.attention_kernel, here.device, job.model.head_dim), precision=job.precision,
             activation_checkpointing=job.activation_checkpointing, compile_blocks=job.compile,
         )  # fmt: skip
         self.optimizer = AdamW(self.model.module, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from l3_platform.model.llama import attend, document_mask
-from l3_platform.parallel.context import context_mask, positions
+from l3_platform.model.attention import Sdpa, document_numbers
+from l3_platform.parallel.context import places, positions
 
 SEQ = 24
 
@@ -26,11 +26,12 @@ def test_the_masks_of_all_ranks_are_the_whole_mask_with_its_rows_and_columns_mov
     random = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 3, (5, SEQ), generator=random)  # documents of about three tokens
     tokens[0] = 1  # and one that never ends
-    whole = document_mask(tokens, bos_id=0)
-    document = (tokens == 0).cumsum(1)
+    document = document_numbers(tokens, bos_id=0)
+    whole = Sdpa().mask(document)
     keys = torch.cat([positions(SEQ, rank, ranks) for rank in range(ranks)])
     for rank in range(ranks):
-        mine = context_mask(SEQ, document, rank, ranks, torch.device("cpu"))
+        mine = Sdpa().mask(document, places(SEQ, rank, ranks, torch.device("cpu")))
+        assert whole is not None and mine is not None
         assert torch.equal(mine, whole[:, :, positions(SEQ, rank, ranks)][..., keys])
         assert mine.any(-1).all(), "a query that sees nothing"
 
@@ -40,7 +41,7 @@ def test_a_query_that_may_look_nowhere_gives_zero_and_no_nan() -> None:
     mask = torch.ones(2, 1, 4, 4, dtype=torch.bool).tril()
     mask[0] = False
     mask[1, :, 2] = False
-    mixed = attend(q, k, v, mask)
+    mixed = Sdpa().attend(q, k, v, mask)
     mixed.sum().backward()
     assert not mixed[0].any() and not mixed[1, :, 2].any() and mixed[1, :, 3].all()
     assert all(t.grad is not None and t.grad.isfinite().all() for t in (q, k, v))

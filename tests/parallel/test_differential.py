@@ -7,6 +7,7 @@ import pytest
 
 from l3_platform.parallel import Mesh
 from l3_platform.parallel.schedule import PipelineSchedule
+from tests.flex_on_cpu import refusal_lifted, traced_flex
 from tests.parallel.differential import CONFIG, Case, three_steps, worst_errors
 from tests.parallel.planted import BUGS
 from tests.parallel.ranks import in_processes
@@ -108,6 +109,25 @@ def test_bf16_follows_fp32_to_the_precision_of_bf16_under_every_parallelism(tmp_
     cases = [Case(mesh, schedule, options={"precision": "bf16"}) for mesh, schedule in meshes]
     for got, expected in in_processes(4, tmp_path, bf16_losses, cases).values():
         assert got == pytest.approx(expected, rel=1e-3) and got != pytest.approx(expected, rel=1e-7)
+
+
+def worst_errors_under_flex(rank: int, cases: list[Case]) -> dict[str, float]:
+    with refusal_lifted():
+        return worst_errors(rank, [replace(case, options=case.options | {"kernel": traced_flex()}) for case in cases])
+
+
+@pytest.mark.slow
+def test_flex_has_the_gradients_of_one_process_under_sdpa(tmp_path: Path) -> None:
+    cases = [
+        Case(Mesh(cp=2)),
+        Case(Mesh(cp=2), document_mask=False),
+        Case(Mesh(tp=2), options={"activation_checkpointing": "selective"}),
+        Case(Mesh(pp=2), INTERLEAVED),
+        Case(Mesh(dp_shard=2), options={"compile_blocks": True}),
+        Case(Mesh(cp=2), options={"compile_blocks": True, "activation_checkpointing": "selective"}),
+    ]
+    errors = in_processes(2, tmp_path, worst_errors_under_flex, cases)
+    assert len(errors) == len(cases) and wrong(errors) == {}
 
 
 def wrong(errors: dict[str, float]) -> dict[str, float]:

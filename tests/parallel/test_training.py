@@ -1,5 +1,6 @@
 """A whole job over meshes that change under it: checkpoints, resumption, averaging, held-out loss and the final model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,40 @@ def test_a_job_that_cannot_run_on_its_mesh_is_refused_before_anything_starts(tmp
         train(job(tmp_path, tensor_parallel=2))
     with pytest.raises(ValueError, match="cannot split a compiled backward pass"):
         job(tmp_path, pipeline_parallel=2, pipeline_schedule="zero_bubble", compile=True).mesh(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"attention": "varlen", "precision": "bf16", "context_parallel": 2}, "wants whole sequences.* set train.attention=flex"),
+        ({"attention": "varlen"}, "no kernel for fp32; set train.attention=auto, or train.precision=bf16"),
+        ({"attention": "flex", "pipeline_parallel": 2, "pipeline_schedule": "zero_bubble"}, "cannot split flex's backward pass"),
+        ({"precision": "fp8", "model": replace(MODEL, ffn=72)}, "fp8 wants multiples of 16, and FFN's width on a rank is 72"),
+        ({"precision": "fp8", "tensor_parallel": 2}, "KV heads' width on a rank is 8; set train.precision=bf16"),
+        ({"precision": "fp8", "context_parallel": 4}, "a rank's part of a sequence of 32 is 8"),
+    ],
+)
+def test_kernels_that_the_mesh_or_the_shape_rules_out_are_refused_in_words(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    cut = job(tmp_path, **changes)
+    with pytest.raises(ValueError, match=says):
+        cut.mesh(cut.tensor_parallel * cut.context_parallel * cut.pipeline_parallel)
+
+
+def test_auto_attention_is_sdpa_where_the_schedule_splits_backward_passes(tmp_path: Path) -> None:
+    assert job(tmp_path).attention_kernel == "auto"
+    assert job(tmp_path, pipeline_parallel=2, pipeline_schedule="zero_bubble").attention_kernel == "sdpa"
+
+
+def test_a_kernel_for_gpus_alone_ends_a_run_on_a_cpu_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train.attention=flex has no backward pass on a CPU; set train.attention=auto"):
+        train(job(tmp_path, attention="flex"))
+
+
+def test_a_run_may_go_on_with_another_kernel_but_not_in_another_precision(tmp_path: Path) -> None:
+    assert job(tmp_path, attention="sdpa").fingerprint == job(tmp_path).fingerprint
+    assert job(tmp_path, precision="fp8").fingerprint != job(tmp_path, precision="bf16").fingerprint
 
 
 def test_the_mesh_is_no_part_of_the_identity_of_a_job(tmp_path: Path) -> None:
