@@ -106,11 +106,12 @@ def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, 
     if names is not None and np.isnan(number).any():
         raise StoreError(f"{out.asset}: a row's {key!r} names none of the {buckets} buckets")
     order = np.argsort(number, kind="stable")
-    bounds = np.searchsorted(number[order], np.arange(buckets + 1))
+    bounds = np.searchsorted(number[order], np.arange(buckets + 1)).tolist()
+    ordered = _one_batch(rows.take(pa.array(order)))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
         for first, last in itertools.pairwise(bounds):
-            file.write_batch(_one_batch(rows.take(pa.array(order[first:last]))))
+            file.write_batch(ordered.slice(first, last - first))
     files.write(url, sink.getvalue())
 
 

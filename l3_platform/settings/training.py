@@ -84,7 +84,7 @@ class Train(Section):
     attention: AttentionKernel = Field(
         default="auto",
         description="kernel under a document mask; sdpa: a dense mask; flex: blocks, on GPUs; varlen: documents, on GPUs in bf16; "
-        "auto: flex on a GPU, sdpa on a CPU",
+        "auto: flex on a GPU in bf16 or fp8, else sdpa",
     )
     activation_checkpointing: ActivationCheckpointing = Field(
         default="none", description="selective: norms, SwiGLU and what is gathered are computed again; full: whole blocks"

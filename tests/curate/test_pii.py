@@ -105,6 +105,15 @@ def test_the_places_where_to_look_miss_nothing():
     assert found > 1000
 
 
+def test_patterns_find_the_places_that_the_kernel_finds(monkeypatch):
+    draw = random.Random(11)
+    pieces = [*"0123456789 ./-()@ABZab+,é日٣𝟎", "  ", "....", "(0) ", "DE89", "GB29 NWBK", "-----", "\n"]
+    texts = ["".join(draw.choice(pieces) for _ in range(draw.randrange(60))) for _ in range(20_000)]
+    by_patterns = [module.places_by_patterns(text) for text in texts]
+    monkeypatch.setattr(module, "_EXCERPT", -1)
+    assert [module._places(text) for text in texts] == by_patterns
+
+
 def test_matches_never_overlap():
     spans = sorted((start, end) for _, start, end in matches("Tel. +49 30 901820 4111 1111 1111 1111 93.184.216.34 a@b.de"))
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
