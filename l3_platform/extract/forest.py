@@ -1,4 +1,4 @@
-"""Two gradient-boosted forests that say which blocks are content, walked by a kernel. Training them is `train`'s work.
+"""Two gradient-boosted forests that say which blocks are content, scored by a kernel. Training them is `train`'s work.
 
 The first sees a block and its surroundings; the second sees the same and what the first said of the neighbours, of the
 containers and of blocks with the same tags and classes. What is chosen is the set of blocks with the largest expected F1 against
@@ -20,6 +20,7 @@ from l3_platform.extract import scan as s
 from l3_platform.extract import tags as t
 from l3_platform.extract import words as w
 from l3_platform.extract.features import FEATURES, same_kind
+from l3_platform.unaligned import lowest_bit
 
 SECOND = 27
 WEIGHTS = "content.npz"
@@ -27,25 +28,27 @@ WEIGHTS = "content.npz"
 _STEPS = (-4, -3, -2, -1, 1, 2, 3, 4)
 _REACH = (3, 8, 20)
 _LEVELS = 6
-_ABREAST = 8
+_ABREAST = 64
+_ALL = np.uint32(0xFFFFFFFF)
+LEAVES = 32  # of a tree, at most
 _CODE_REACH = 3
 _PRE = t.TAG_ID["pre"]
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees in one array of nodes; the right child follows the left one. A leaf is its own left child, to which every row goes."""
+    """Trees as the questions they ask, in any order: what a row answers rules leaves out, and the first that is left is its own
+    (QuickScorer, Lucchese et al. 2015)."""
 
-    roots: np.ndarray  # int32 [trees]
-    depths: np.ndarray  # int32 [trees]
-    column: np.ndarray  # int16 [nodes]
-    threshold: np.ndarray  # float32 [nodes]: left where x <= threshold
-    child: np.ndarray  # int32 [nodes], the left one
-    leaf: np.ndarray  # float32 [nodes], log odds
+    bounds: np.ndarray  # int32 [trees + 1]: where the questions of each tree begin
+    column: np.ndarray  # int16 [questions]
+    threshold: np.ndarray  # float32 [questions]: is x > threshold?
+    ruled_out: np.ndarray  # uint32 [questions]: the leaves, as bits from left to right, that a yes rules out
+    leaf: np.ndarray  # float32 [trees, LEAVES], log odds
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """Float32 [rows] of x, float32 [rows, columns]."""
-        return _walk(x, self.roots, self.depths, self.column, self.threshold, self.child, self.leaf)
+        return _score(x, self.bounds, self.column, self.threshold, self.ruled_out, self.leaf)
 
 
 @dataclass(frozen=True)
@@ -159,27 +162,29 @@ def second_look(x, probability, blocks, boxes, words):
 
 
 @m.jit
-def _walk(x, roots, depths, column, threshold, child, leaf):
-    """_ABREAST rows at a time, their columns side by side: no branches, and the waits for memory overlap."""
+def _score(x, bounds, column, threshold, ruled_out, leaf):
+    """_ABREAST rows at a time, their columns side by side: all answer the same question in a few instructions, where a walk
+    from node to node would wait for memory at each."""
     n, columns = x.shape
     out = np.zeros(n, np.float32)
     side = np.zeros(columns * _ABREAST, np.float32)
-    nodes = np.zeros(_ABREAST, np.int32)
+    left = np.empty(_ABREAST, np.uint32)
     for first in range(0, n, _ABREAST):
         rows = min(_ABREAST, n - first)
         for r in range(rows):
             for k in range(columns):
                 side[k * _ABREAST + r] = x[first + r, k]
-        for tree in range(len(roots)):
+        for tree in range(len(bounds) - 1):
             for r in range(_ABREAST):
-                nodes[r] = roots[tree]
-            for _ in range(depths[tree]):
+                left[r] = _ALL
+            for question in range(bounds[tree], bounds[tree + 1]):
+                limit, kept = threshold[question], ~ruled_out[question]
+                at = column[question] * _ABREAST
+                values = side[at : at + _ABREAST]
                 for r in range(_ABREAST):
-                    node = np.uint64(nodes[r])
-                    value = side[np.uint64(column[node]) * np.uint64(_ABREAST) + np.uint64(r)]
-                    nodes[r] = child[node] + np.int32(value > threshold[node])
+                    left[r] &= kept if values[r] > limit else _ALL
             for r in range(rows):
-                out[first + r] += leaf[nodes[r]]
+                out[first + r] += leaf[tree, lowest_bit(np.uint64(left[r]))]
     for i in range(n):
         out[i] = 1 / (1 + np.exp(-out[i]))
     return out

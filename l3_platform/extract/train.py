@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from l3_platform.extract import scan as s
 from l3_platform.extract import tags as t
 from l3_platform.extract.charset import decode
-from l3_platform.extract.forest import WEIGHTS, Forest, Weights, content, second_look
+from l3_platform.extract.forest import LEAVES, WEIGHTS, Forest, Weights, content, second_look
 from l3_platform.extract.labels import gold_shares, tokens
 from l3_platform.extract.layout import Layout, Table, read
 from l3_platform.extract.page import render
@@ -35,7 +35,7 @@ _WORD_SITES, _NAME_SITES = 8, 6  # sites that must use a word before it gets a w
 _PRIOR = 4.0  # sites' worth of belief that a word says nothing
 _SCALE = 16  # of log odds in the tables, int8
 _PARAMETERS: dict[str, Any] = {
-    "objective": "cross_entropy", "learning_rate": 0.09, "num_leaves": 31, "min_data_in_leaf": 40, "feature_fraction": 0.35,
+    "objective": "cross_entropy", "learning_rate": 0.09, "num_leaves": LEAVES - 1, "min_data_in_leaf": 40, "feature_fraction": 0.35,
     "bagging_fraction": 0.4, "bagging_freq": 1, "lambda_l2": 5.0, "max_bin": 63, "num_threads": 1, "verbose": -1, "seed": 1,
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
@@ -240,37 +240,36 @@ def _forest(
         np.concatenate([rows_of for rows_of, mine in zip(part, used, strict=True) if mine]) for part in (rows, share, weight)
     )
     booster = lightgbm.train(_PARAMETERS, lightgbm.Dataset(x, y, weight=w), rounds)
-    return _flat(booster.dump_model()["tree_info"])
+    return flattened(booster.dump_model()["tree_info"])
 
 
-def _flat(trees: Sequence[dict[str, Any]]) -> Forest:
+def flattened(trees: Sequence[dict[str, Any]]) -> Forest:
     """Trees of LightGBM's dump as the arrays of a Forest."""
-    roots: list[int] = []
-    depths: list[int] = []
-    nodes: list[tuple[int, float, int, float]] = []
+    bounds = [0]
+    questions: list[tuple[int, float, int]] = []
+    leaf = np.zeros((len(trees), LEAVES), np.float32)
 
-    def add(tree: dict[str, Any], place: int) -> int:
-        """Fills the node at `place` and those below it; the depth below it."""
+    def add(tree: dict[str, Any], leaves: list[float]) -> None:
+        """The questions of a tree, and its leaves from left to right."""
         if "leaf_value" in tree:
-            nodes[place] = (0, np.inf, place, tree["leaf_value"])
-            return 0
-        child = len(nodes)
-        nodes[place] = (tree["split_feature"], tree["threshold"], child, 0.0)
-        nodes.extend([nodes[place]] * 2)
-        return 1 + max(add(tree["left_child"], child), add(tree["right_child"], child + 1))
+            leaves.append(tree["leaf_value"])
+            return
+        place, before = len(questions), len(leaves)
+        questions.append((0, 0.0, 0))
+        add(tree["left_child"], leaves)
+        questions[place] = (tree["split_feature"], tree["threshold"], (1 << len(leaves)) - (1 << before))
+        add(tree["right_child"], leaves)
 
-    for tree in trees:
-        roots.append(len(nodes))
-        nodes.append((0, 0.0, 0, 0.0))
-        depths.append(add(tree["tree_structure"], roots[-1]))
-    column, threshold, child, leaf = zip(*nodes, strict=True)
+    for number, tree in enumerate(trees):
+        leaves: list[float] = []
+        add(tree["tree_structure"], leaves)
+        leaf[number, : len(leaves)] = leaves
+        bounds.append(len(questions))
+    column, threshold, ruled_out = zip(*questions, strict=True)
     exact = np.array(threshold, np.float64)
     below = exact.astype(np.float32)  # the largest float32 that is not above: the same answer for every float32 row
     below = np.where(below > exact, np.nextafter(below, np.float32(-np.inf)), below).astype(np.float32)
-    return Forest(
-        np.array(roots, np.int32), np.array(depths, np.int32), np.array(column, np.int16), below, np.array(child, np.int32),
-        np.array(leaf, np.float32),
-    )  # fmt: skip
+    return Forest(np.array(bounds, np.int32), np.array(column, np.int16), below, np.array(ruled_out, np.uint32), leaf)
 
 
 if __name__ == "__main__":

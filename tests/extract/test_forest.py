@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from l3_platform.extract import words as w
-from l3_platform.extract.features import FEATURES
-from l3_platform.extract.forest import SECOND, Forest, best_set, content, shipped
+from l3_platform.extract.forest import best_set, content, shipped
 from l3_platform.extract.layout import read
+from l3_platform.extract.train import flattened
 
 
 def sized(*counts: int) -> np.ndarray:
@@ -30,9 +30,12 @@ def test_where_all_is_unlikely_the_likeliest_is_still_chosen():
 
 
 def test_a_forest_answers_as_its_trees_do_one_row_at_a_time():
-    forest = shipped().second
-    rows = np.random.default_rng(5).normal(0, 3, (21, FEATURES + SECOND)).astype(np.float32)
-    assert forest.probabilities(rows) == pytest.approx([_walked(forest, row) for row in rows], rel=1e-4)
+    dice = np.random.default_rng(5)
+    trees = [grown(dice, leaves) for leaves in (1, 2, 3, 17, 31, 32, 32)]
+    rows = dice.normal(0, 3, (150, COLUMNS)).astype(np.float32)
+    rows[::3] = dice.integers(-2, 3, rows[::3].shape)  # on a threshold, too
+    answers = flattened([{"tree_structure": tree} for tree in trees]).probabilities(rows)
+    assert answers == pytest.approx([walked(trees, row) for row in rows], rel=1e-4)
 
 
 def test_a_page_without_text_has_no_content():
@@ -47,11 +50,26 @@ def test_the_shipped_weights_are_small():
     assert len(files("l3_platform.extract").joinpath("content.npz").read_bytes()) < 300_000
 
 
-def _walked(forest: Forest, row: np.ndarray) -> float:
+COLUMNS = 6
+
+
+def grown(dice: np.random.Generator, leaves: int) -> dict:
+    """A random tree, as LightGBM dumps it."""
+    if leaves == 1:
+        return {"leaf_value": float(dice.normal())}
+    left = int(dice.integers(1, leaves))
+    return {
+        "split_feature": int(dice.integers(COLUMNS)),
+        "threshold": float(dice.integers(-2, 3) if dice.random() < 0.5 else dice.normal()),
+        "left_child": grown(dice, left),
+        "right_child": grown(dice, leaves - left),
+    }
+
+
+def walked(trees: list[dict], row: np.ndarray) -> float:
     total = 0.0
-    for root in forest.roots:
-        node = root
-        while forest.child[node] != node:
-            node = forest.child[node] + (row[forest.column[node]] > forest.threshold[node])
-        total += forest.leaf[node]
+    for tree in trees:
+        while "leaf_value" not in tree:
+            tree = tree["left_child" if row[tree["split_feature"]] <= tree["threshold"] else "right_child"]
+        total += tree["leaf_value"]
     return 1 / (1 + np.exp(-total))
