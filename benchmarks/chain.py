@@ -46,7 +46,7 @@ class Run:
 
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages", type=int, default=13_000, help="pages of the crawl; a tenth of them is the small one")
+    parser.add_argument("--pages", type=int, default=30_000, help="pages of the crawl; a tenth of them is the small one")
     parser.add_argument("--peer-pages", type=int, default=0, help="give the peer a smaller crawl, 0: the same")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--only", choices=["l3", "datatrove"], help="leave the other out")
