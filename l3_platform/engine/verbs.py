@@ -99,7 +99,7 @@ def shuffle(
 
 
 def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]) -> None:
-    """What `map_fn` makes of a task, as one record batch a bucket in an Arrow file: each bucket then reads its own and no other's."""
+    """What `map_fn` makes of a task, as an Arrow file of a record batch a bucket: each bucket then reads its own and no other's."""
     url, task = item
     rows = map_fn(task)
     number = _hashed(rows[key], buckets) if names is None else pc.index_in(rows[key], pa.array(names, rows[key].type)).to_numpy()

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 
 from l3_platform.dedup.code import KEYWORDS, MAX_CHARS, code_share, code_shares, is_code
 
-PIECES = [*KEYWORDS, "def f(x):", "if", "x = 1", "call(a, b)", "prose, and more", "  ", " ", "\t", "\n", "\n\n", ";", "{", "}", ":",
-          ">>> ", "In [1]: ", "...", '"""', "# ", "$ ", "//", "@name", "é", "日本", "\u00a0", "\u2028", "\x1c", "==", "a.b = c", ""]  # fmt: skip
+PIECES = [
+    *KEYWORDS, "def f(x):", "if", "x = 1", "call(a, b)", "prose, and more", "  ", " ", "\t", "\n", "\n\n", ";", "{", "}", ":",
+    ">>> ", "In [1]: ", "...", '"""', "# ", "$ ", "//", "@name", "é", "日本", "\u00a0", "\u2028", "\x1c", "==", "a.b = c", "",
+]  # fmt: skip
 
 
 def expected(text: str) -> float:

@@ -136,6 +136,29 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str, log: Path 
     pytest.fail(f"waited {seconds:.0f} s in vain for {what}{told}")
 
 
+def in_training(world: World, after: str = "") -> list[psutil.Process]:
+    """Both ranks, once a checkpoint newer than `after` exists: a kill then loses work, and a resume has something to find."""
+    wait_for(lambda: newest_checkpoint(world) > after, 120, f"a checkpoint after {after or 'the start'}")
+    return wait_for(lambda: ranks if len(ranks := world.ranks()) == 2 else None, 60, "two ranks")
+
+
+def newest_checkpoint(world: World) -> str:
+    return max((path.parent.name for path in world.checkpoints()), default="")
+
+
+def as_if_nothing_had_happened(world: World, undisturbed: World) -> bool:
+    """The same metrics and the same bytes: the manifest lists the digest of the shard, which lists those of the model."""
+    return world.dataset("pretrained") == undisturbed.dataset("pretrained")
+
+
+def resumes(world: World) -> bool:
+    """The next run goes on from a checkpoint, to the end."""
+    before = len(world.checkpoints())
+    done = world.l3("run", "--select", "pretrained")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return before > 0
+
+
 def made_once(folder: Path, make: Callable[[World], object], overrides: Sequence[str] = TINY) -> World:
     """The world in `folder`, made by whichever worker of pytest-xdist comes first; nobody may change it."""
     with FileLock(folder.with_suffix(".lock")):

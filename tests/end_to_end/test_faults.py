@@ -6,45 +6,12 @@ import contextlib
 import signal
 import sqlite3
 
-import psutil
 import pytest
 
-from l3_platform.orchestration.services import free_port
-from tests.end_to_end.conftest import World, graphql, wait_for
+from tests.end_to_end.buttons import Web, kill_run_worker, kill_step_process, terminate
+from tests.end_to_end.conftest import as_if_nothing_had_happened, in_training, newest_checkpoint, resumes, wait_for
 
 pytestmark = pytest.mark.slow
-
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchPipelineExecution(executionParams: $params) {
-    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
-}"""
-TERMINATE = """
-mutation Terminate($run: String!) { terminateRun(runId: $run) { __typename } }"""
-STATUS = "query Status($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
-
-
-def in_training(world: World, after: str = "") -> list[psutil.Process]:
-    """Both ranks, once a checkpoint newer than `after` exists: a kill then loses work, and a resume has something to find."""
-    wait_for(lambda: newest_checkpoint(world) > after, 120, f"a checkpoint after {after or 'the start'}")
-    return wait_for(lambda: ranks if len(ranks := world.ranks()) == 2 else None, 60, "two ranks")
-
-
-def newest_checkpoint(world: World) -> str:
-    return max((path.parent.name for path in world.checkpoints()), default="")
-
-
-def as_if_nothing_had_happened(world: World, undisturbed: World) -> bool:
-    """The same metrics and the same bytes: the manifest lists the digest of the shard, which lists those of the model."""
-    return world.dataset("pretrained") == undisturbed.dataset("pretrained")
-
-
-def resumes(world: World) -> bool:
-    """The next run goes on from a checkpoint, to the end."""
-    before = len(world.checkpoints())
-    done = world.l3("run", "--select", "pretrained")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return before > 0
 
 
 def test_a_training_without_a_server_at_hand_starts_one_and_is_logged_there(undisturbed):
@@ -82,46 +49,6 @@ def test_a_stopped_l3_leaves_no_process_and_the_next_resumes(world, undisturbed)
     assert resumes(world)
     assert as_if_nothing_had_happened(world, undisturbed)
     assert [row["cause"] for row in world.time_of("pretrained")["interruptions"]] == ["unknown", "user's request"]
-
-
-class Web:
-    """`l3 up` on a home, and what its buttons do."""
-
-    def __init__(self, world: World) -> None:
-        self.world, self.port = world, free_port()
-        self.process = world.start("up", "--port", str(self.port), "--mlflow-port", str(free_port()))
-        self.url = f"http://127.0.0.1:{self.port}"
-        log = world.home / "up.log"
-        wait_for(lambda: "Ctrl-C ends both" in log.read_text(), 180, "both servers", log)
-
-    def materialize(self, asset: str) -> str:
-        selector = {"repositoryName": "__repository__", "repositoryLocationName": "l3", "jobName": "rebuild"}
-        selector["assetSelection"] = [{"path": [asset]}]
-        answer = graphql(self.url, LAUNCH, params={"selector": selector, "mode": "default", "runConfigData": {}})
-        return answer["launchPipelineExecution"]["run"]["runId"]
-
-    def status(self, run: str) -> str:
-        return graphql(self.url, STATUS, run=run)["runOrError"]["status"]
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(40) == 0
-        assert not self.world.processes()
-
-
-def terminate(web: Web, run: str) -> None:
-    graphql(web.url, TERMINATE, run=run)
-
-
-def kill_step_process(web: Web, run: str) -> None:
-    web.world.agents()[0].parents()[0].kill()
-
-
-def kill_run_worker(web: Web, run: str) -> None:
-    above = web.world.agents()[0].parents()
-    code_server = next(process for process in above if "grpc" in process.cmdline())
-    (worker,) = [process for process in above if process.ppid() == code_server.pid]
-    worker.kill()
 
 
 def test_whatever_ends_a_run_of_the_ui_leaves_no_trainer_and_the_next_one_resumes(world, undisturbed):
