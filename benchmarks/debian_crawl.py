@@ -42,6 +42,7 @@ def build(pages: int, folder: Path) -> list[Path]:
 
     The pages are a random sample in a random order, the same each time; a smaller sample is part of a larger one.
     """
+    folder = folder / f"debian-{xxhash.xxh32_hexdigest(' '.join(PACKAGES))}"  # another list is another crawl
     crawl = folder / f"crawl-{pages}"
     if not (crawl / "complete").exists():
         found = _pages(folder / "tree") or _pages(_unpack(folder))
@@ -68,7 +69,9 @@ def _unpack(folder: Path) -> Path:
         raise NoDebian("the benchmark's crawl is made of Debian packages, and this machine has no apt-get")
     for name in PACKAGES:
         if not list(packages.glob(f"{name}_*.deb")):
-            subprocess.run(["apt-get", "download", "-q", name], cwd=packages, capture_output=True, check=False)
+            done = subprocess.run(["apt-get", "download", "-q", name], cwd=packages, capture_output=True, check=False)
+            if done.returncode:
+                print(f"the crawl lacks the package {name}: apt-get could not download it")
     found = sorted(packages.glob("*.deb"))
     if not found:
         raise NoDebian("apt-get found none of the packages of the benchmark's crawl: run `apt-get update`, or check the network")

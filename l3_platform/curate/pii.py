@@ -49,6 +49,11 @@ _BEFORE, _BEHIND = 40, 2  # characters around digits that a pattern may look at
 _VERSION_BEFORE = re.compile(
     r"(?:\bv|\bver|version|release|build|driver|firmware|\bsection|§|rev(?:ision)?|[=<>~^]=?)[\s.:]*$", re.IGNORECASE
 )
+_SHORT = 1000  # characters of a text that is not worth a kernel: patterns say where to look
+_AT_SIGN = re.compile("@")
+_IBAN_BEGINS = re.compile(r"[A-Z]{2}\d\d")
+_NUMBER = re.compile(r"\d(?:[ ./()-]{0,4}\d){5,}")
+_BEYOND = re.compile("[\U00010000-\U0010ffff]")  # of whose digits the kernel knows nothing
 _IBAN_LENGTHS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28, "CH": 21,
     "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18, "FO": 18, "FR": 27,
@@ -99,7 +104,7 @@ def matches(text: str) -> list[tuple[str, int, int]]:
 
 def _places(text: str) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Where at signs stand, where IBANs could begin, and the runs of digits that could be a number."""
-    if len(text) <= _EXCERPT:
+    if len(text) <= _SHORT:
         return places_by_patterns(text)
     from l3_platform.curate import pii_kernels as kernels
 
@@ -111,15 +116,8 @@ def _places(text: str) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     return emails, ibans, [(start, end) for kind, start, end in rows if kind == kernels.NUMBER]
 
 
-_EXCERPT = 1000  # characters of a text that is not worth a kernel
-_AT_SIGN = re.compile("@")
-_IBAN_BEGINS = re.compile(r"[A-Z]{2}\d\d")
-_NUMBER = re.compile(r"\d(?:[ ./()-]{0,4}\d){5,}")
-_BEYOND = re.compile("[\U00010000-\U0010ffff]")  # of whose digits the kernel knows nothing
-
-
 def places_by_patterns(text: str) -> tuple[list[int], list[int], list[tuple[int, int]]]:
-    """What the kernel says, without it: the excerpts of a card are read before numba would be loaded, which takes a second."""
+    """What the kernel says, without it: a process that draws cards reads excerpts only, and to load numba takes a second."""
     text = _BEYOND.sub("?", text)
     emails, ibans = ([m.start() for m in pattern.finditer(text)] for pattern in (_AT_SIGN, _IBAN_BEGINS))
     return emails, ibans, [m.span() for m in _NUMBER.finditer(text)]

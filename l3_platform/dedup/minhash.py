@@ -4,8 +4,8 @@
     lefts        where each pair's left text lies and which shards want it
     verified     it travels as shingles to the right one's shard: pairs whose true Jaccard similarity reaches the threshold
     components   union-find over the verified pairs
-    members      where the documents of a component lie
-    clusters     their shingles meet: in each component the newest stays, and who truly resembles it goes (`clusters.place`)
+    places       where the documents of a component lie
+    placed       their shingles meet: in each component the newest stays, and who truly resembles it goes (`clusters.place`)
 
 A document travels as its *place*, the key of its shard and its row; texts are read at home, one shard at a time. Signatures
 come from `document_signatures`, a sidecar of each snapshot: a new snapshot signs only its own documents.
@@ -27,10 +27,12 @@ from l3_platform.dedup.bands import band_values, shape, sketches
 from l3_platform.dedup.candidates import candidate_pairs
 from l3_platform.dedup.clusters import components, place, similarities, take_sets
 from l3_platform.dedup.shards import (
+    BATCH_BYTES,
     Beside,
     Built,
     aligned,
     batches,
+    by_name,
     folders,
     read_batch,
     read_beside,
@@ -45,7 +47,6 @@ from l3_platform.settings import Dedup, Engine, Settings
 from l3_platform.store import Dataset, Shard, Writer
 
 BUCKET_DOCUMENTS = 20_000  # whose bands are worth a bucket of their own, up to `dedup.buckets`
-CLUSTERED_DOCUMENTS = 10_000  # the same, of those whose shingles travel to their clusters
 COMPONENT_MEMBERS = 4096  # whose shingles are in memory together: a larger component is cut into pieces of so many
 
 PLACE = [("shard", pa.string()), ("row", pa.int32())]
@@ -112,18 +113,18 @@ def build_duplicate_documents(
         return step(out, name, lambda writer: shuffle(map_fn, over, key, buckets, reduce_fn, writer, engine))
 
     banded = functools.partial(bands, dedup=dedup)
-    few = min(dedup.buckets, 1 + sum(dataset.manifest.rows for dataset in documents) // BUCKET_DOCUMENTS)
-    candidates = shuffled("candidates", banded, tasks, "band", few, pair_up)
+    total = sum(dataset.manifest.rows for dataset in documents)
+    candidates = shuffled("candidates", banded, tasks, "band", min(dedup.buckets, 1 + total // BUCKET_DOCUMENTS), pair_up)
     lefts = shuffled("lefts", read_batch, batches(candidates), "shard", keys, group_lefts)
     send_here = functools.partial(send_shingles, **text_at_home)
     verify_here = functools.partial(verify, **text_at_home, threshold=dedup.threshold)
-    verified = shuffled("verified", send_here, {shard.name: shard for shard in lefts.shards}, "shard", keys, verify_here)
+    verified = shuffled("verified", send_here, by_name(lefts), "shard", keys, verify_here)
     linked = step(out, "components", lambda writer: map_shards(link, {"all": (verified, engine)}, writer, engine))
-    members = shuffled("members", read_batch, batches(linked), "shard", keys, in_order)
+    members = shuffled("places", read_batch, batches(linked), "shard", keys, in_order)
     read_here = functools.partial(read_members, **text_at_home)
     cluster = functools.partial(form_clusters, threshold=dedup.threshold)
-    few = min(dedup.buckets, 1 + members.manifest.rows // CLUSTERED_DOCUMENTS)
-    clusters = shuffled("clusters", read_here, {shard.name: shard for shard in members.shards}, "component", few, cluster)
+    text = sum(dataset.manifest.bytes for dataset in documents) * members.manifest.rows // max(1, total)
+    clusters = shuffled("placed", read_here, by_name(members), "component", min(dedup.buckets, 1 + text // BATCH_BYTES), cluster)
     home = {f"document-{key}": task for key, task in tasks.items()} | {
         f"member-{name}": batch for name, batch in batches(clusters).items()
     }
@@ -203,7 +204,8 @@ def verify(
     """VERIFIED: the pairs whose right document lies in this shard and whose true Jaccard reaches `threshold`."""
     right_row, starts = _flat(rows["rows"])
     rights = np.unique(right_row)
-    wanted = pa.table([rows["shard"].take(pa.array(np.zeros(len(rights), int))), pa.array(rights)], schema=pa.schema(PLACE))
+    shard = rows["shard"][0].as_py() if rows.num_rows else ""
+    wanted = pa.table([pa.repeat(shard, len(rights)), pa.array(rights)], schema=pa.schema(PLACE))
     here = _with_shingles(wanted, "shard", "row", folders, ngram)
     left = np.repeat(np.arange(rows.num_rows), np.diff(starts))
     right = np.searchsorted(rights, right_row)
@@ -261,9 +263,10 @@ def form_clusters(rows: pa.Table, connection: duckdb.DuckDBPyConnection, thresho
     order = connection.sql(
         "SELECT place FROM (SELECT *, row_number() OVER () - 1 AS place FROM rows) "
         "ORDER BY component, fetch_time DESC, doc_id, shard, row"
-    ).to_arrow_table()
-    members = rows.take(order["place"])
-    representative, similarity = place(members["component"].to_numpy(), *_flat(members["shingles"]), threshold)
+    ).to_arrow_table()["place"]
+    members = rows.drop_columns(["shingles"]).take(order)
+    shingles = take_sets(*_flat(rows["shingles"]), order.to_numpy())
+    representative, similarity = place(members["component"].to_numpy(), *shingles, threshold)
     sizes = np.bincount(representative, minlength=members.num_rows)[representative]
     columns = [
         *(members[name] for name in ("shard", "row")),

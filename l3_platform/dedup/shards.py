@@ -82,6 +82,10 @@ def batches(dataset: Dataset) -> dict[str, tuple[Shard, ...]]:
     return {batch[0].name: tuple(batch) for batch in found}
 
 
+def by_name(dataset: Dataset) -> dict[str, Shard]:
+    return {shard.name: shard for shard in dataset.shards}
+
+
 def read_batch(batch: Sequence[Shard]) -> pa.Table:
     return pa.concat_tables([shard.read() for shard in batch])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step, with_place
+from l3_platform.dedup.shards import Beside, Built, aligned, by_name, read_beside, step, with_place
 from l3_platform.engine import Counts, Output, shuffle
 from l3_platform.settings import Settings
 from l3_platform.store import Dataset, Shard, Writer
@@ -37,8 +37,7 @@ def build_url_versions(documents: Sequence[Dataset], url_policy: Sequence[Datase
         "versions",
         lambda writer: shuffle(pages, tasks, "page", settings.dedup.buckets, compare, writer, settings.engine),
     )
-    shards = {shard.name: shard for shard in versions.shards}
-    return shuffle(Shard.read, shards, "shard", list(beside), bring_home, out, settings.engine), {}
+    return shuffle(Shard.read, by_name(versions), "shard", list(beside), bring_home, out, settings.engine), {}
 
 
 def pages(task: tuple[str, Beside]) -> pa.Table:

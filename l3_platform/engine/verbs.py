@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import io
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +27,8 @@ Task = Any
 MapFn = Callable[[Task], Output]
 RowsFn = Callable[[Task], pa.Table]
 ReduceFn = Callable[[pa.Table, duckdb.DuckDBPyConnection], Output]
+
+_BUCKETS = b"buckets"
 
 
 def map_shards(fn: MapFn, tasks: Mapping[str, Task], out: Writer, settings: Engine, *, here: bool = False) -> list[str]:
@@ -84,6 +89,8 @@ def shuffle(
     a DuckDB with `settings.memory_limit`, and returns the Output of shard `bucket-00000` (or of that name). Empty
     buckets are reduced too, so that every name has its shard.
     """
+    if not tasks:
+        raise StoreError(f"{out.asset}/{out.partition}: there is nothing to shuffle, its inputs have no shards")
     names = [f"bucket-{number:05d}" for number in range(buckets)] if isinstance(buckets, int) else list(buckets)
     scratch = out.scratch("rows")
     if set(names) - out.finished():
@@ -99,19 +106,24 @@ def shuffle(
 
 
 def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]) -> None:
-    """What `map_fn` makes of a task, as an Arrow file of a record batch a bucket: each bucket then reads its own and no other's."""
+    """What `map_fn` makes of a task, as an Arrow file of a record batch a bucket: each bucket then reads its own and no other's.
+
+    The file's metadata lists the buckets that have rows here, in the order of their batches.
+    """
     url, task = item
     rows = map_fn(task)
     number = _hashed(rows[key], buckets) if names is None else pc.index_in(rows[key], pa.array(names, rows[key].type)).to_numpy()
     if names is not None and np.isnan(number).any():
         raise StoreError(f"{out.asset}: a row's {key!r} names none of the {buckets} buckets")
     order = np.argsort(number, kind="stable")
-    bounds = np.searchsorted(number[order], np.arange(buckets + 1)).tolist()
-    ordered = _one_batch(rows.take(pa.array(order)))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as file:
-        for first, last in itertools.pairwise(bounds):
-            file.write_batch(ordered.slice(first, last - first))
+    present, starts = np.unique(number[order].astype(np.int64), return_index=True)
+    ordered = rows.take(pa.array(order)).combine_chunks()
+    sink = io.BytesIO()
+    lz4 = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(sink, rows.schema, options=lz4, metadata={_BUCKETS: json.dumps(present.tolist())}) as file:
+        for first, last in itertools.pairwise([*starts.tolist(), len(order)]):
+            (batch,) = ordered.slice(first, last - first).to_batches()  # several only past 2 GiB of text: refused
+            file.write_batch(batch)
     files.write(url, sink.getvalue())
 
 
@@ -119,11 +131,6 @@ def _hashed(keys: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int64]:
     connection = connect(Engine())
     connection.register("keys", pa.table({"key": keys}))
     return connection.sql(f"SELECT (hash(key) % {buckets})::BIGINT AS bucket FROM keys").to_arrow_table()["bucket"].to_numpy()
-
-
-def _one_batch(rows: pa.Table) -> pa.RecordBatch:
-    batches = rows.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=rows.schema)
 
 
 def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence[str]]) -> Output:
@@ -136,9 +143,13 @@ def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence
 
 def _bucket_rows(url: str, number: int) -> pa.RecordBatch:
     fs, path = files.filesystem(url)
-    source = pa.memory_map(path) if files.is_local(url) else fs.open(path)
+    source = pa.memory_map(path) if files.is_local(url) else fs.open(path, cache_type="none")
     with source, pa.ipc.open_file(source) as file:
-        return file.get_batch(number)
+        present = json.loads(file.metadata[_BUCKETS])
+        place = bisect.bisect_left(present, number)
+        if place < len(present) and present[place] == number:
+            return file.get_batch(place)
+        return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in file.schema], schema=file.schema)
 
 
 def connect(settings: Engine) -> duckdb.DuckDBPyConnection:

@@ -265,11 +265,11 @@ def flattened(trees: Sequence[dict[str, Any]]) -> Forest:
         add(tree["tree_structure"], leaves)
         leaf[number, : len(leaves)] = leaves
         bounds.append(len(questions))
-    column, threshold, ruled_out = zip(*questions, strict=True)
-    exact = np.array(threshold, np.float64)
+    column, threshold, ruled_out = (np.array([question[part] for question in questions]) for part in range(3))
+    exact = threshold.astype(np.float64)
     below = exact.astype(np.float32)  # the largest float32 that is not above: the same answer for every float32 row
     below = np.where(below > exact, np.nextafter(below, np.float32(-np.inf)), below).astype(np.float32)
-    return Forest(np.array(bounds, np.int32), np.array(column, np.int16), below, np.array(ruled_out, np.uint32), leaf)
+    return Forest(np.array(bounds, np.int32), column.astype(np.int16), below, ruled_out.astype(np.uint32), leaf)
 
 
 if __name__ == "__main__":

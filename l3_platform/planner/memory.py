@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from l3_platform.model.config import ModelConfig
 from l3_platform.planner.layout import Layout, Saving, Step, stage_layers
-
-Precision = Literal["bf16", "fp32"]
+from l3_platform.settings import Precision
 
 LOGITS_A_CHUNK = 1 << 26  # of the loss, as in l3_platform.model.llama
 
@@ -44,7 +42,7 @@ def memory(config: ModelConfig, layout: Layout, step: Step, precision: Precision
 def layer_bytes(config: ModelConfig, saving: Saving, precision: Precision) -> float:
     """Kept by one block for its backward pass, bytes a token, on one GPU without parallelism."""
     c, kv = config, config.kv_heads * config.head_dim
-    size = 2 if precision == "bf16" else 4
+    size = 4 if precision == "fp32" else 2
     statistics = 4 * (c.heads + 2)  # log-sum-exp of attention and the two norms' deviations, fp32
     # Queries, attention's output and its copy for wo, keys and values: every way but `full` keeps these.
     attention = size * (3 * c.d_model + 2 * kv)
@@ -60,7 +58,7 @@ def layer_bytes(config: ModelConfig, saving: Saving, precision: Precision) -> fl
 
 
 def _rank(config: ModelConfig, layout: Layout, step: Step, precision: Precision, rank: int) -> Memory:
-    c, size = config, 2 if precision == "bf16" else 4
+    c, size = config, 4 if precision == "fp32" else 2
     micro_batches = layout.micro_batches(step)
     tokens = layout.tokens(step) / layout.tp
     layers = stage_layers(c, layout)[rank :: layout.pp]
@@ -84,7 +82,7 @@ def _rank(config: ModelConfig, layout: Layout, step: Step, precision: Precision,
     if layout.saving in ("selective", "full"):  # what a block computes again is there while its gradients are
         inside += (layer_bytes(c, "eager", precision) - layer_bytes(c, layout.saving, precision)) * tokens
 
-    sharded = precision == "bf16" or layout.shards > 1
+    sharded = precision != "fp32" or layout.shards > 1
     accumulates = micro_batches > 1
     # fp32. Micro-batches add up in whole gradients, which are reduced to this rank's shard block by block at the end.
     gradients = 4 * held if accumulates or not sharded else 4 * (held / layout.shards + block / layout.tp)

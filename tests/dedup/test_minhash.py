@@ -173,7 +173,7 @@ def test_many_buckets_and_small_batches_change_no_row(corpus, dedup_settings, mo
     pages = [page(f"p{n}", text(n * 9, n * 9 + 200), n) for n in range(24)]
     whole = deduplicated(corpus([pages[:8], pages[8:12]], [pages[12:]]), dedup_settings())
     monkeypatch.setattr("l3_platform.dedup.minhash.BUCKET_DOCUMENTS", 5)
-    monkeypatch.setattr("l3_platform.dedup.minhash.CLUSTERED_DOCUMENTS", 5)
+    monkeypatch.setattr("l3_platform.dedup.minhash.BATCH_BYTES", 1)
     monkeypatch.setattr("l3_platform.dedup.shards.BATCH_BYTES", 1)
     parted = deduplicated(corpus([pages[:8], pages[8:12]], [pages[12:]]), dedup_settings(buckets=7))
     assert parted.read().equals(whole.read())

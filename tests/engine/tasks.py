@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,6 +37,22 @@ def slowly(number: int) -> Output:
 
 def keyed(number: int) -> pa.Table:
     return pa.table({"key": [f"k{(number * step) % 7}" for step in range(20)], "value": [number] * 20})
+
+
+def keyed_by_what_no_bucket_has(number: int) -> pa.Table:
+    return pa.table({"key": ["k0", None if number % 2 else "k99"], "value": [number, number]})
+
+
+def keyed_if_even(number: int) -> pa.Table:
+    """Half of the tasks have no rows; each row has an id of an extension type."""
+    rows = 0 if number % 2 else 3
+    ids = pa.array([uuid.uuid5(uuid.NAMESPACE_OID, f"{number} {row}").bytes for row in range(rows)], pa.binary(16))
+    key = pa.array([f"k{number}"] * rows, pa.string())
+    return pa.table({"id": pa.ExtensionArray.from_storage(pa.uuid(), ids), "key": key})
+
+
+def as_they_come(rows, connection) -> Output:
+    return Output.annotated(rows)
 
 
 def sums(rows, connection) -> Output:

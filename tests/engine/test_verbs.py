@@ -10,15 +10,18 @@ import pytest
 from l3_platform.engine import local, map_actors, map_shards, shuffle
 from l3_platform.engine.backend import TaskFailed
 from l3_platform.settings import Engine
-from l3_platform.store import files
+from l3_platform.store import StoreError, files
 from tests.engine.tasks import (
     TASKS,
     Model,
     a_stage,
     always_killed,
+    as_they_come,
     count_calls,
     double,
     keyed,
+    keyed_by_what_no_bucket_has,
+    keyed_if_even,
     kill_once,
     loaded_modules,
     refuses,
@@ -53,6 +56,31 @@ def test_a_shuffle_can_send_rows_to_named_shards(tmp_path):
     dataset = out.commit(shuffle(keyed, TASKS, "key", names, sums, out, ONE))
     assert dataset.shard("k3").read()["key"].to_pylist() == ["k3"]
     assert dataset.shard("k7").read().num_rows == 0
+
+
+def test_rows_for_no_bucket_are_refused_by_name(tmp_path):
+    with pytest.raises(TaskFailed, match="a row's 'key' names none of the 2 buckets"):
+        shuffle(keyed_by_what_no_bucket_has, TASKS, "key", ["k0", "k1"], sums, writer(tmp_path), ONE)
+
+
+def test_tasks_and_buckets_without_rows_lose_nothing(tmp_path):
+    out = writer(tmp_path)
+    dataset = out.commit(shuffle(keyed_if_even, TASKS, "key", [f"k{number}" for number in range(9)], as_they_come, out, ONE))
+    assert dataset.read()["key"].to_pylist() == ["k0"] * 3 + ["k2"] * 3 + ["k4"] * 3
+    assert dataset.shard("k8").read().schema.equals(dataset.shard("k0").read().schema)
+    assert len(set(dataset.read()["id"].to_pylist())) == 9
+
+
+def test_a_shuffle_works_on_object_storage(s3_folder, monkeypatch):
+    monkeypatch.setattr(files, "shared_between_processes", lambda url: False)  # workers would not know of the server
+    out = writer(s3_folder)
+    table = out.commit(shuffle(keyed, TASKS, "key", 3, sums, out, ONE)).read()
+    assert sum(table["total"].to_pylist()) == 20 * sum(range(6))
+
+
+def test_nothing_to_shuffle_is_told_in_words(tmp_path):
+    with pytest.raises(StoreError, match="there is nothing to shuffle"):
+        shuffle(keyed, {}, "key", 3, sums, writer(tmp_path), ONE)
 
 
 def test_a_killed_worker_costs_nothing(tmp_path):

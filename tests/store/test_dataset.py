@@ -27,27 +27,6 @@ def folder(request: pytest.FixtureRequest, tmp_path) -> str:
     return request.getfixturevalue("s3_folder")
 
 
-@pytest.fixture
-def s3_folder(monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("s3fs")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
-    bucket = uuid.uuid4().hex  # the in-process backend outlives its server
-    s3fs.S3FileSystem().mkdir(bucket)
-    yield f"s3://{bucket}/set"
-    server.stop()
-
-
 def test_a_committed_dataset_reads_back_from_any_storage(folder):
     out = writer(folder)
     out.put("part-00001", rows(3))
