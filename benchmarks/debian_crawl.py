@@ -42,7 +42,7 @@ def build(pages: int, folder: Path) -> list[Path]:
 
     The pages are a random sample in a random order, the same each time; a smaller sample is part of a larger one.
     """
-    folder = folder / f"debian-{xxhash.xxh32_hexdigest(' '.join(PACKAGES))}"  # another list is another crawl
+    folder = folder / f"debian-{xxhash.xxh32_hexdigest(' '.join(PACKAGES).encode())}"  # another list is another crawl
     crawl = folder / f"crawl-{pages}"
     if not (crawl / "complete").exists():
         found = _pages(folder / "tree") or _pages(_unpack(folder))

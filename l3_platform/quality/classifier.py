@@ -106,6 +106,7 @@ def fit(fold: int | None, learns: Learner, read_labelled: Callable[[], pa.Table]
     """A model that has not seen `fold`, as the scores it gives to the fold; without one, the files of the whole's."""
     chosen = read_labelled()
     texts, labels = chosen["text"].to_pylist(), chosen["label"].to_numpy()
+    chosen = chosen.drop_columns(["text"])  # once is enough: a sample may be a large part of a worker's memory
     if fold is None:
         return Output(SCHEMA.empty_table(), Counts(), files=learns.train(texts, labels.tolist()))
     folds = _folds(labels)
