@@ -15,6 +15,9 @@ MAX_CHARS = 20_000  # read of a text to tell its share
 # How a line of code may begin without any other sign of it: `line_kernels` asks `is_code` of no other line that lacks one.
 KEYWORDS = ("import", "from", "package", "using", "use", "namespace", "return", "raise", "throw", "const", "let", "var",
             "public", "private", "static", "void", "local", "require")  # fmt: skip
+# The same for lines that end with a colon.
+OPENERS = ("async", "export", "public", "private", "static", "def", "class", "if", "elif", "else", "for", "while", "with", "try",
+           "except", "finally", "func", "fn")  # fmt: skip
 
 _BEGINS_AS_CODE = re.compile(
     r"^(?:\s{2,}\S|\t|>>>|\.\.\.(?:\s|$)|In \[|\$ |#include|#!/|# |//|/\*|\"\"\"|@\w+|[{}])"  # indentation is kept in <pre> only
@@ -39,7 +42,7 @@ def code_shares(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
     most = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(texts)
     code, total = np.zeros((2, len(texts)), np.int64)
     fields = np.empty((4, most), np.int64)
-    asked = line_kernels.weigh_code(data, offsets, MAX_CHARS, keywords(), code, total, *fields)
+    asked = line_kernels.weigh_code(data, offsets, MAX_CHARS, *first_words(), code, total, *fields)
     for document, start, end, chars in fields[:, :asked].T.tolist():
         if is_code(data[start:end].tobytes().decode(errors="replace")):
             code[document] += chars
@@ -47,12 +50,14 @@ def code_shares(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=1)
-def keywords() -> npt.NDArray[np.uint64]:
-    """KEYWORDS as `line_kernels` looks them up."""
+def first_words() -> tuple[npt.NDArray[np.uint64], ...]:
+    """KEYWORDS and OPENERS as `line_kernels` looks them up."""
     from l3_platform.dedup import line_kernels
 
-    spelled = [np.frombuffer(word.encode(), np.uint8) for word in KEYWORDS]
-    return np.unique(np.array([line_kernels.first_letters(word, 0, len(word)) for word in spelled], np.uint64))
+    def spelled(word: str) -> np.uint64:
+        return line_kernels.first_letters(np.frombuffer(word.encode(), np.uint8), 0, len(word))
+
+    return tuple(np.unique(np.array([spelled(word) for word in words], np.uint64)) for words in (KEYWORDS, OPENERS))
 
 
 def code_share(text: str) -> float:

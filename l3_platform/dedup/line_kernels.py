@@ -16,12 +16,13 @@ _jit = njit(nogil=True, cache=True)
 
 
 @_jit
-def find_lines(data, offsets, keywords, kind, document, index, start, end, chars, stripped_chars, paragraph):
+def find_lines(data, offsets, keywords, openers, kind, document, index, start, end, chars, stripped_chars, paragraph):
     """Fills one entry a line that is not blank; returns how many, which is at most one more a text than it has line ends.
 
     `start` and `end` are bytes of `data`, stripped; `chars` counts the whole line in characters. `paragraph` numbers the
     paragraphs of all texts. `kind` is PROMPT where the line begins as only code does, MAYBE_CODE where `code.is_code` may say yes;
-    `keywords` are the sorted beginnings of lines of code, as `first_letters` makes them.
+    `keywords` and `openers` are the words that lines of code begin with, those of the latter only where a colon ends the line,
+    sorted, as `first_letters` makes them.
     """
     count, paragraphs = 0, -1
     for d in range(len(offsets) - 1):
@@ -40,7 +41,7 @@ def find_lines(data, offsets, keywords, kind, document, index, start, end, chars
                 start[count], end[count] = left, right
                 stripped_chars[count] = characters(data, left, right)
                 chars[count] = stripped_chars[count] + characters(data, at, left) + characters(data, right, stop)
-                kind[count] = kind_of(data, at, stop, right, keywords)
+                kind[count] = kind_of(data, at, stop, right, keywords, openers)
                 count += 1
             at = stop + 1
             number += 1
@@ -92,7 +93,7 @@ def characters(data, start, end):
 
 
 @_jit
-def kind_of(data, start, end, right, keywords):
+def kind_of(data, start, end, right, keywords, openers):
     """PROMPT, MAYBE_CODE, both or neither: MAYBE_CODE leaves out only what `code.is_code` never says yes to."""
     first, last = data[start], data[end - 1]
     if begins(data, start, end, 62, 62, 62) or first == 9 or begins(data, start, end, 32, 32, 0):  # `>>>`, tab, two spaces
@@ -105,18 +106,59 @@ def kind_of(data, start, end, right, keywords):
         return MAYBE_CODE
     if begins(data, start, end, 46, 46, 46) or begins(data, start, end, 34, 34, 34):  # `...`, three quotation marks
         return MAYBE_CODE
-    if last == 58 or last == 41 or ends_code(data[right - 1]):  # `:` `)`
+    if ends_code(data[right - 1]):
         return MAYBE_CODE
-    for i in range(start, end):
-        if data[i] == 61:  # `=`
+    at = start  # behind the name that an assignment or a call begins with
+    while at < end and is_of_name(data[at]):
+        at += 1
+    if start < at < end:
+        behind = data[at + 1] if at + 1 < end else np.uint8(0)
+        if data[at] == 40 and last == 41:  # `name(…)`
             return MAYBE_CODE
+        if data[at] == 32 and (behind == 61 or (at + 2 < end and data[at + 2] == 61)):  # `name =`, `name +=`
+            return MAYBE_CODE
+        if data[at] == 58 and behind == 32:  # `name: type = …`
+            for i in range(at, end):
+                if data[i] == 61:
+                    return MAYBE_CODE
     word = first_letters(data, start, end)
-    at = np.searchsorted(keywords, word)
-    return MAYBE_CODE if at < len(keywords) and keywords[at] == word else np.uint8(0)
+    if last == 58 and among(openers, word):  # `if …:`
+        return MAYBE_CODE
+    return MAYBE_CODE if among(keywords, word) else np.uint8(0)
 
 
 @_jit
-def weigh_code(data, offsets, most, keywords, code, total, document, start, end, chars):
+def is_call(data, start, end):
+    """Whether all of a line is `name(…)`, with a name of ASCII: `code.is_code` says yes."""
+    at = start
+    while at < end and data[at] < 128 and data[at] != 91 and data[at] != 93 and is_of_name(data[at]):
+        at += 1
+    return start < at < end - 1 and data[at] == 40 and data[end - 1] == 41
+
+
+@_jit
+def is_of_name(byte):
+    """Of what `code` takes for a name: letters and digits, those beyond ASCII too, and `_.[]`."""
+    return (
+        97 <= byte <= 122
+        or 65 <= byte <= 90
+        or 48 <= byte <= 57
+        or byte >= 128
+        or byte == 95
+        or byte == 46
+        or byte == 91
+        or byte == 93
+    )
+
+
+@_jit
+def among(words, word):
+    at = np.searchsorted(words, word)
+    return at < len(words) and words[at] == word
+
+
+@_jit
+def weigh_code(data, offsets, most, keywords, openers, code, total, document, start, end, chars):
     """What is sure of the share of code in each text's first `most` characters, white space left out (`code.code_share`).
 
     Fills total [texts], the characters of all lines, and code [texts], those of lines that `code.is_code` says yes to; and one
@@ -138,8 +180,8 @@ def weigh_code(data, offsets, most, keywords, code, total, document, start, end,
             if weight:
                 total[d] += weight
                 stripped, right = strip(data, at, stop)
-                kind = kind_of(data, at, stop, right, keywords) if stripped < right else MAYBE_CODE
-                if stripped < right and (kind & PROMPT or ends_code(data[right - 1])):
+                kind = kind_of(data, at, stop, right, keywords, openers) if stripped < right else MAYBE_CODE
+                if stripped < right and (kind & PROMPT or ends_code(data[right - 1]) or is_call(data, at, stop)):
                     code[d] += weight
                 elif kind:
                     document[count], start[count], end[count], chars[count] = d, at, stop, weight

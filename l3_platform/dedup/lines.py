@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from l3_platform.dedup import line_kernels
-from l3_platform.dedup.code import is_code, keywords
+from l3_platform.dedup.code import first_words, is_code
 from l3_platform.dedup.shards import Beside, Built, aligned, read_beside, step, with_columns, with_place
 from l3_platform.dedup.shingles import utf8
 from l3_platform.engine import Output, shuffle
@@ -153,7 +153,7 @@ def counted_lines(texts: pa.ChunkedArray, min_chars: int) -> Lines:
     most = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(texts)
     fields = [np.empty(most, np.int64) for _ in range(7)]
     kind = np.empty(most, np.uint8)
-    count = line_kernels.find_lines(data, offsets, keywords(), kind, *fields)
+    count = line_kernels.find_lines(data, offsets, *first_words(), kind, *fields)
     document, line, start, end, chars, stripped_chars, paragraph = (each[:count] for each in fields)
     prompts, maybe = (kind[:count] & flag != 0 for flag in (line_kernels.PROMPT, line_kernels.MAYBE_CODE))
     paragraphs = int(paragraph[-1]) + 1 if count else 0

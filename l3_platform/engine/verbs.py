@@ -142,9 +142,7 @@ def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence
 
 
 def _bucket_rows(url: str, number: int) -> pa.RecordBatch:
-    fs, path = files.filesystem(url)
-    source = pa.memory_map(path) if files.is_local(url) else fs.open(path, cache_type="none")
-    with source, pa.ipc.open_file(source) as file:
+    with files.random_access(url) as source, pa.ipc.open_file(source) as file:
         present = json.loads(file.metadata[_BUCKETS])
         place = bisect.bisect_left(present, number)
         if place < len(present) and present[place] == number:

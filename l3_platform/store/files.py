@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 
@@ -87,6 +88,14 @@ def read(url: str) -> bytes:
     """All bytes at `url`. Raises FileNotFoundError."""
     fs, path = filesystem(url)
     return fs.cat_file(path)
+
+
+def random_access(url: str) -> Any:
+    """A file that Arrow reads parts of: in memory where it lies on a local disk, so that no part is copied."""
+    if "://" not in url:
+        return pa.memory_map(url)
+    fs, path = filesystem(url)
+    return fs.open(path) if isinstance(fs, LocalFileSystem) else fs.open(path, cache_type="none")
 
 
 def exists(url: str) -> bool:

@@ -6,11 +6,12 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from l3_platform.dedup.code import KEYWORDS, MAX_CHARS, code_share, code_shares, is_code
+from l3_platform.dedup.code import KEYWORDS, MAX_CHARS, OPENERS, code_share, code_shares, is_code
 
 PIECES = [
-    *KEYWORDS, "def f(x):", "if", "x = 1", "call(a, b)", "prose, and more", "  ", " ", "\t", "\n", "\n\n", ";", "{", "}", ":",
-    ">>> ", "In [1]: ", "...", '"""', "# ", "$ ", "//", "@name", "é", "日本", "\u00a0", "\u2028", "\x1c", "==", "a.b = c", "",
+    *KEYWORDS, *OPENERS, "def f(x):", "if", "x = 1", "call(a, b)", "prose, and more", "  ", " ", "\t", "\n", "\n\n", ";", "{",
+    "}", ":", ">>> ", "In [1]: ", "...", '"""', "# ", "$ ", "//", "@name", "é", "日本", "\u00a0", "\u2028", "\x1c", "==", "a.b = c",
+    "f(", "(", ")", "g[0]", " += ", " * ", "x: int", "",
 ]  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def expected(text: str) -> float:
 
 def test_random_texts_have_the_share_of_their_lines():
     draw = random.Random(3)
-    texts = ["".join(draw.choice(PIECES) for _ in range(draw.randrange(40))) for _ in range(4000)]
+    texts = ["".join(draw.choice(PIECES) for _ in range(draw.randrange(40))) for _ in range(12_000)]
     assert code_shares(pa.array([*texts, None])).tolist() == [*map(expected, texts), 0.0]
     assert list(map(code_share, texts)) == list(map(expected, texts))
 
