@@ -41,8 +41,9 @@ def code_shares(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
     data, offsets = utf8(texts)
     most = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(texts)
     code, total = np.zeros((2, len(texts)), np.int64)
-    fields = np.empty((4, most), np.int64)
-    asked = line_kernels.weigh_code(data, offsets, MAX_CHARS, *first_words(), code, total, *fields)
+    document, start, end, chars = fields = np.empty((4, most), np.int64)
+    keywords, openers = first_words()
+    asked = line_kernels.weigh_code(data, offsets, MAX_CHARS, keywords, openers, code, total, document, start, end, chars)
     for document, start, end, chars in fields[:, :asked].T.tolist():
         if is_code(data[start:end].tobytes().decode(errors="replace")):
             code[document] += chars
@@ -50,14 +51,15 @@ def code_shares(texts: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 
 @functools.lru_cache(maxsize=1)
-def first_words() -> tuple[npt.NDArray[np.uint64], ...]:
+def first_words() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """KEYWORDS and OPENERS as `line_kernels` looks them up."""
     from l3_platform.dedup import line_kernels
 
-    def spelled(word: str) -> np.uint64:
-        return line_kernels.first_letters(np.frombuffer(word.encode(), np.uint8), 0, len(word))
+    def spelled(words: tuple[str, ...]) -> npt.NDArray[np.uint64]:
+        letters = [line_kernels.first_letters(np.frombuffer(word.encode(), np.uint8), 0, len(word)) for word in words]
+        return np.unique(np.array(letters, np.uint64))
 
-    return tuple(np.unique(np.array([spelled(word) for word in words], np.uint64)) for words in (KEYWORDS, OPENERS))
+    return spelled(KEYWORDS), spelled(OPENERS)
 
 
 def code_share(text: str) -> float:

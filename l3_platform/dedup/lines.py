@@ -153,7 +153,8 @@ def counted_lines(texts: pa.ChunkedArray, min_chars: int) -> Lines:
     most = int(np.count_nonzero(data[offsets[0] : offsets[-1]] == ord("\n"))) + len(texts)
     fields = [np.empty(most, np.int64) for _ in range(7)]
     kind = np.empty(most, np.uint8)
-    count = line_kernels.find_lines(data, offsets, *first_words(), kind, *fields)
+    keywords, openers = first_words()
+    count = line_kernels.find_lines(data, offsets, keywords, openers, kind, *fields)
     document, line, start, end, chars, stripped_chars, paragraph = (each[:count] for each in fields)
     prompts, maybe = (kind[:count] & flag != 0 for flag in (line_kernels.PROMPT, line_kernels.MAYBE_CODE))
     paragraphs = int(paragraph[-1]) + 1 if count else 0

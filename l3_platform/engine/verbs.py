@@ -112,7 +112,7 @@ def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, 
     """
     url, task = item
     rows = map_fn(task)
-    number = _hashed(rows[key], buckets) if names is None else pc.index_in(rows[key], pa.array(names, rows[key].type)).to_numpy()
+    number = _hashed(rows[key], buckets) if names is None else _named(rows[key], names)
     if names is not None and np.isnan(number).any():
         raise StoreError(f"{out.asset}: a row's {key!r} names none of the {buckets} buckets")
     order = np.argsort(number, kind="stable")
@@ -131,6 +131,11 @@ def _hashed(keys: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int64]:
     connection = connect(Engine())
     connection.register("keys", pa.table({"key": keys}))
     return connection.sql(f"SELECT (hash(key) % {buckets})::BIGINT AS bucket FROM keys").to_arrow_table()["bucket"].to_numpy()
+
+
+def _named(keys: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Not a number where a key is none of the names."""
+    return pc.call_function("index_in", [keys], pc.SetLookupOptions(value_set=pa.array(names, keys.type))).to_numpy()
 
 
 def _reduce(reduce_fn: ReduceFn, settings: Engine, numbered: tuple[int, Sequence[str]]) -> Output:

@@ -83,8 +83,8 @@ def _ours(slimmed: bytes, source: str, max_depth: int) -> _Parts:
     joined = render(layout, chosen)
     text, formulas = unmark(joined, dollars="$" in joined and any(name in source for name in _TEX_LOADERS))
     tags = layout.tags()
-    code = tuple(unmark(layout.block(i), dollars=False)[0] for i in chosen[tags[chosen] == t.TAG_ID["pre"]])
-    title = layout.title or next((layout.block(i) for i in np.flatnonzero(tags == t.TAG_ID["h1"])), "")
+    code = tuple(unmark(layout.block(i), dollars=False)[0] for i in chosen[tags[chosen] == t.TAG_ID["pre"]].tolist())
+    title = layout.title or next((layout.block(i) for i in np.flatnonzero(tags == t.TAG_ID["h1"]).tolist()), "")
     return title, text, tuple(formulas), code
 
 
