@@ -13,7 +13,7 @@ from l3_platform.lineage import STAGES
 from l3_platform.orchestration.services import free_port
 from tests.end_to_end.browser import chromium
 from tests.end_to_end.conftest import World, wait_for
-from tests.end_to_end.test_faults import Web, graphql
+from tests.end_to_end.buttons import Web, graphql
 
 pytestmark = pytest.mark.slow
 
