@@ -12,8 +12,8 @@ import pytest
 from l3_platform.lineage import STAGES
 from l3_platform.orchestration.services import free_port
 from tests.end_to_end.browser import chromium
-from tests.end_to_end.conftest import World, wait_for
-from tests.end_to_end.buttons import Web, graphql
+from tests.end_to_end.buttons import Web
+from tests.end_to_end.conftest import World, graphql, wait_for
 
 pytestmark = pytest.mark.slow
 
