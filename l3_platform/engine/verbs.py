@@ -118,11 +118,15 @@ def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, 
     order = np.argsort(number, kind="stable")
     present, starts = np.unique(number[order].astype(np.int64), return_index=True)
     ordered = rows.take(pa.array(order)).combine_chunks()
+    if len(ordered.to_batches()) > 1:  # a column of strings has no more room
+        raise StoreError(
+            f"{out.asset}: a task gave over 2 GiB of text to shuffle; make its shards smaller (fewer pages a WARC file)"
+        )
     sink = io.BytesIO()
     lz4 = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(sink, rows.schema, options=lz4, metadata={_BUCKETS: json.dumps(present.tolist())}) as file:
         for first, last in itertools.pairwise([*starts.tolist(), len(order)]):
-            (batch,) = ordered.slice(first, last - first).to_batches()  # several only past 2 GiB of text: refused
+            (batch,) = ordered.slice(first, last - first).to_batches()
             file.write_batch(batch)
     files.write(url, sink.getvalue())
 
