@@ -37,18 +37,18 @@ _PRE = t.TAG_ID["pre"]
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees as the questions they ask, in any order: what a row answers rules leaves out, and the first that is left is its own
-    (QuickScorer, Lucchese et al. 2015)."""
+    """Trees as the questions they ask, by column and threshold: what a row answers rules leaves out, and the first that is left
+    is its own (QuickScorer, Lucchese et al. 2015)."""
 
-    bounds: np.ndarray  # int32 [trees + 1]: where the questions of each tree begin
-    column: np.ndarray  # int16 [questions]
-    threshold: np.ndarray  # float32 [questions]: is x > threshold?
+    bounds: np.ndarray  # int32 [columns + 1]: where the questions about each column begin
+    threshold: np.ndarray  # float32 [questions]: is x > threshold? Rising within a column
+    tree: np.ndarray  # int32 [questions]: whose question it is
     ruled_out: np.ndarray  # uint32 [questions]: the leaves, as bits from left to right, that a yes rules out
     leaf: np.ndarray  # float32 [trees, LEAVES], log odds
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """Float32 [rows] of x, float32 [rows, columns]."""
-        return _score(x, self.bounds, self.column, self.threshold, self.ruled_out, self.leaf)
+        return _score(x, self.bounds, self.threshold, self.tree, self.ruled_out, self.leaf)
 
 
 @dataclass(frozen=True)
@@ -162,29 +162,40 @@ def second_look(x, probability, blocks, boxes, words):
 
 
 @m.jit
-def _score(x, bounds, column, threshold, ruled_out, leaf):
-    """_ABREAST rows at a time, their columns side by side: all answer the same question in a few instructions, where a walk
-    from node to node would wait for memory at each."""
+def _score(x, bounds, threshold, tree, ruled_out, leaf):
+    """_ABREAST rows at a time. Most questions have the same answer for all of them, which the least and the largest value tell;
+    the others are answered for all rows in a few instructions, where a walk from node to node would wait for memory at each."""
     n, columns = x.shape
     out = np.zeros(n, np.float32)
-    side = np.zeros(columns * _ABREAST, np.float32)
-    left = np.empty(_ABREAST, np.uint32)
+    low, high, values = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(_ABREAST, np.float32)
+    left = np.empty((len(leaf), _ABREAST), np.uint32)
+    left_to_all = np.empty(len(leaf), np.uint32)
     for first in range(0, n, _ABREAST):
         rows = min(_ABREAST, n - first)
-        for r in range(rows):
-            for k in range(columns):
-                side[k * _ABREAST + r] = x[first + r, k]
-        for tree in range(len(bounds) - 1):
-            for r in range(_ABREAST):
-                left[r] = _ALL
-            for question in range(bounds[tree], bounds[tree + 1]):
-                limit, kept = threshold[question], ~ruled_out[question]
-                at = column[question] * _ABREAST
-                values = side[at : at + _ABREAST]
-                for r in range(_ABREAST):
-                    left[r] &= kept if values[r] > limit else _ALL
+        left[:], left_to_all[:] = _ALL, _ALL
+        low[:], high[:] = x[first], x[first]
+        for r in range(first + 1, first + rows):
+            for column in range(columns):
+                value, least, most = x[r, column], low[column], high[column]
+                low[column] = value if value < least else least
+                high[column] = value if value > most else most
+        for column in range(columns):
+            question, end = bounds[column], bounds[column + 1]
+            while question < end and threshold[question] < low[column]:
+                left_to_all[tree[question]] &= ~ruled_out[question]
+                question += 1
+            if question == end or threshold[question] >= high[column]:
+                continue
             for r in range(rows):
-                out[first + r] += leaf[tree, lowest_bit(np.uint64(left[r]))]
+                values[r] = x[first + r, column]
+            while question < end and threshold[question] < high[column]:
+                limit, kept, mine = threshold[question], ~ruled_out[question], left[tree[question]]
+                for r in range(_ABREAST):
+                    mine[r] &= kept if values[r] > limit else _ALL
+                question += 1
+        for k in range(len(leaf)):
+            for r in range(rows):
+                out[first + r] += leaf[k, lowest_bit(np.uint64(left[k, r] & left_to_all[k]))]
     for i in range(n):
         out[i] = 1 / (1 + np.exp(-out[i]))
     return out

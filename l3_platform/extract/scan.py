@@ -13,7 +13,8 @@ import numpy as np
 from l3_platform.extract import markup as m
 from l3_platform.extract import tags as t
 
-# Columns of a block [blocks, BLOCK_COLUMNS]: its text is text[START:END] of the buffer; SOURCE is where it ended in the page.
+# Columns of a block [blocks, BLOCK_COLUMNS]: its text is text[START:END] of the buffer; SOURCE is where it ended in the page,
+# not counting inline tags.
 START, END, CONTAINER, CHARS, LINK_CHARS, STRONG_CHARS, LINKS, IMAGES, SOURCE = range(9)
 BLOCK_COLUMNS = 9
 # Columns of a container [containers, CONTAINER_COLUMNS]. SIGN hashes tag and class; RUN counts neighbours of the same sign.
@@ -64,7 +65,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
     stack_kind = np.zeros(max_depth + 2, np.int64)
     words = np.empty(MAX_NAMES, np.uint32)
 
-    n_blocks = n_boxes = n_names = depth = w = start = 0
+    n_blocks = n_boxes = n_names = depth = w = start = inline = 0
     bits, box = np.int64(t.SKIP), -1  # nothing is text before the body
     pending = 0  # white space not yet written: 1 space, 2 tab, 3 line break, 4 empty line
     i = 0
@@ -138,6 +139,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
             i = m.after_comment(data, i, n)
             continue
 
+        opening = i
         if c == 47:  # an end tag
             tag, i = m.tag_name(data, i + 2, n)
             while i < n and data[i] != 62:
@@ -152,15 +154,16 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
                 depth -= 1
                 kind = stack_kind[depth]
                 if kind & t.BLOCK and not bits & t.SKIP and box != stack_box[depth]:
-                    w, n_blocks = _flush(blocks, text, start, w, i, n_blocks)
+                    w, n_blocks = _flush(blocks, text, start, w, i - inline, n_blocks)
                     start, pending = w, 0
                     boxes[box, LAST] = n_blocks
                 elif kind & t.BLOCK and bits & t.ROW:
                     pending = max(pending, 1)
                 bits, box = stack_bits[depth], stack_box[depth]
+            if not stack_kind[depth] & t.BLOCK:
+                inline += i - opening
             continue
 
-        opening = i
         tag, i = m.tag_name(data, i + 1, n)
         name_end = i
         ident = m.look_up(tag_keys, tag_ids, tag)
@@ -215,6 +218,8 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
                 names[n_names], owners[n_names] = m.hash_of(data, from_, to), -1
                 n_names += 1
         i += 1
+        if not kind & (t.BLOCK | t.VOID | t.RAW):
+            inline += i - opening
         for k in range(count):
             for known in _MATHS:
                 maths = maths or words[k] == known
@@ -247,7 +252,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
                 else:
                     pending = 4 if pending >= 3 else 3
             elif kind & t.RULE and not bits & (t.PRE | t.ROW):
-                w, n_blocks = _flush(blocks, text, start, w, i, n_blocks)
+                w, n_blocks = _flush(blocks, text, start, w, i - inline, n_blocks)
                 start, pending = w, 0
             elif ident == _IMG:
                 blocks[n_blocks, IMAGES] += 1
@@ -289,7 +294,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
             bits |= own
             continue
         if kind & t.BLOCK:
-            w, n_blocks = _flush(blocks, text, start, w, opening, n_blocks)
+            w, n_blocks = _flush(blocks, text, start, w, opening - inline, n_blocks)
             start, pending = w, 0
             row = boxes[n_boxes]
             row[TAG], row[PARENT], row[FIRST], row[LAST] = ident, box, n_blocks, n_blocks
@@ -312,7 +317,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
             if ident == _TR and m.is_data_row(data, i, n, tag_keys, tag_ids):
                 own |= t.ROW
         bits |= own
-    w, n_blocks = _flush(blocks, text, start, w, n, n_blocks)
+    w, n_blocks = _flush(blocks, text, start, w, n - inline, n_blocks)
     while depth > 0:
         depth -= 1
         if box >= 0 and box != stack_box[depth]:

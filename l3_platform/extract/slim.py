@@ -1,4 +1,5 @@
-"""A page's source without what extraction never reads, before it is parsed: code of scripts, styles, comments, most attributes.
+"""A page's source without what extraction never reads, before it is parsed: code of scripts, styles, comments, most attributes,
+and elements that say nothing of the text in them, as the spans by which code is coloured.
 
 Those are two thirds of the bytes of a page, and the parser, its serialiser and the scan would each go through them. The same
 pass bounds what the parser will have to do with the rest, for `guard`.
@@ -13,8 +14,10 @@ import numpy as np
 from l3_platform.extract import markup as m
 from l3_platform.extract import tags as t
 
-_FORMATTING, _IMPLIED, _VOID, _RAW, _CUT, _META, _SOURCED, _LAST, _FOREIGN, _BLOCK, _DROP = (1 << i for i in range(11))
-_ALWAYS, _STYLE, _CONTENT, _SRC = 1, 2, 3, 4
+_FORMATTING, _IMPLIED, _VOID, _RAW, _CUT, _META, _SOURCED, _LAST, _FOREIGN, _BLOCK, _DROP, _INLINE, _PLAIN = (
+    1 << i for i in range(13)
+)
+_ALWAYS, _STYLE, _CONTENT, _SRC, _WORDS = 1, 2, 3, 4, 5
 _MAX_SRC = 2000  # bytes: longer ones hold the image itself
 
 _FORMATTING_TAGS = ("b", "big", "code", "em", "font", "i", "nobr", "s", "small", "strike", "strong", "tt", "u")
@@ -33,14 +36,25 @@ _KINDS |= {
 _KINDS |= {"svg": _FOREIGN | _RAW | _CUT, "math": _FOREIGN} | dict.fromkeys(
     ("link", "source", "base", "track", "wbr", "input"), _VOID | _DROP
 )
+_INLINE_TAGS = ("a", "b", "em", "i", "label", "mark", "strong")
+_PLAIN_TAGS = ("abbr", "cite", "code", "dfn", "font", "kbd", "samp", "small", "span", "sub", "sup", "time", "tt", "u", "var")
+_KINDS |= {name: _INLINE | _KINDS.get(name, 0) for name in _INLINE_TAGS + _PLAIN_TAGS}
+_KINDS |= {name: _PLAIN | _KINDS[name] for name in _PLAIN_TAGS}
 _TAGS = t.table({t.fnv(name): kind for name, kind in _KINDS.items()})
-_NAMES = (
-    "class", "id", "itemprop", "itemtype", "data-testid", "hidden", "role", "aria-hidden", "type", "property", "alt", "encoding",
-    "alttext", "display", "open", "close",
-)  # fmt: skip
+_NAMES = ("hidden", "role", "aria-hidden", "type", "property", "alt", "encoding", "alttext", "display", "open", "close")
 _ATTRIBUTES = t.table(
-    {t.fnv(name): _ALWAYS for name in _NAMES} | {t.fnv("style"): _STYLE, t.fnv("content"): _CONTENT, t.fnv("src"): _SRC}
+    {t.fnv(name): _ALWAYS for name in _NAMES}
+    | {t.fnv(name): _WORDS for name in ("class", "id", "itemprop", "itemtype", "data-testid")}
+    | {t.fnv("style"): _STYLE, t.fnv("content"): _CONTENT, t.fnv("src"): _SRC}
 )
+# Of the names of inline elements only those of formulas and of line numbers are read.
+_TELLING_WORDS = (
+    "katex", "mathjax", "mjx", "mjxc", "mwe", "tex", "latex", "math", "line", "number", "numbers", "lineno", "linenos", "gutter",
+)  # fmt: skip
+_TELLING = t.table({t.fnv(word): 1 for word in _TELLING_WORDS})
+_MOST_WORDS = 64  # of one attribute
+_NESTED = 16  # elements inside one another that may turn out to hold text alone
+_LONGEST_ENTITY = 40
 _HIDDEN, _JSON, _TEX = m.needle(" hidden"), m.needle("ld+json"), m.needle("math/")
 
 
@@ -57,15 +71,20 @@ class Cost:
 def slim(source: str) -> tuple[bytes, Cost]:
     """The source, in UTF-8, without what is never read, and the cost of parsing it."""
     data = np.frombuffer(source.encode("utf-8", "replace"), np.uint8)
-    kept, depth, work, copies = _slim(data, *_TAGS, *_ATTRIBUTES)
+    kept, depth, work, copies = _slim(data, *_TAGS, *_ATTRIBUTES, *_TELLING)
     return kept.tobytes(), Cost(len(data), depth, work, copies)
 
 
 @m.jit
-def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds):
+def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds, telling_keys, telling):
     n = len(data)
+    words = np.empty(_MOST_WORDS, np.uint32)
+    # Elements that are open, say nothing by themselves and hold no other so far: their names, where they and their text begin.
+    plain, plain_at, plain_text = np.empty(_NESTED, np.uint32), np.empty(_NESTED, np.int64), np.empty(_NESTED, np.int64)
+    plains = 0
     out = np.empty(n + n // 4 + 16, np.uint8)  # ` hidden` may be longer than the style that it stands for
-    depth = deepest = formatting = copies = work = foreign = w = 0
+    depth = deepest = formatting = copies = work = w = 0
+    foreign = embedded = 0  # SVG and MathML that are open: surely, for the parser leaves them at some tags; and as they are written
     i = 0
     while i < n:
         c = data[i]
@@ -79,21 +98,27 @@ def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds):
             i = _comment_end(data, i + 4, n)
             continue
         if c == 47:
-            start = i
+            start, first = i, w
             name, i = m.tag_name(data, i + 2, n)
             while i < n and data[i] != 62:
                 i += 1
             w = _copy(data, start, min(i + 1, n), out, w)
             i += 1
             kind = m.look_up(tag_keys, tag_kinds, name)
+            if plains and plain[plains - 1] == name and _is_removable(out, plain_at[plains - 1], plain_text[plains - 1], first):
+                plains -= 1
+                w = _copy(out, plain_text[plains], first, out, plain_at[plains])
+            else:
+                plains = 0
             if not kind & (_IMPLIED | _VOID | _RAW):
                 depth = max(0, depth - 1)
             if kind & _FOREIGN:
-                foreign = max(0, foreign - 1)
+                foreign, embedded = max(0, foreign - 1), max(0, embedded - 1)
             if kind & _FORMATTING:
                 formatting = max(0, formatting - 1)
             continue
         if c < 97 or c > 122:
+            plains = 0
             out[w] = 60
             w += 1
             i += 1
@@ -108,7 +133,7 @@ def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds):
         if kind & (_BLOCK | _FORMATTING):
             foreign = 0  # the parser leaves SVG and MathML at these
         elif kind & _FOREIGN:
-            foreign += 1
+            foreign, embedded = foreign + 1, embedded + 1
         closed = False
         kept = not kind & _CUT
         while i < n and data[i] != 62:
@@ -130,6 +155,8 @@ def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds):
                 continue
             if (what == _CONTENT and not kind & _META) or (what == _SRC and not (kind & _SOURCED and to - from_ < _MAX_SRC)):
                 continue
+            if what == _WORDS and kind & _INLINE and not _tells(data, from_, to, words, telling_keys, telling):
+                continue
             kept = kept or m.find(data, from_, to, _JSON) >= 0 or m.find(data, from_, to, _TEX) >= 0
             out[w] = 32
             w = _copy(data, begin, min(i, n), out, w + 1)
@@ -144,10 +171,16 @@ def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds):
         w += 1
         i += 1
         if closed and kind & _FOREIGN:
-            foreign -= 1
+            foreign, embedded = foreign - 1, embedded - 1
         if kind & _DROP:
             w = first
             continue
+        if kind & _PLAIN and attributes == 0 and embedded == 0 and not closed:
+            plains = plains if plains < _NESTED else 0
+            plain[plains], plain_at[plains], plain_text[plains] = name, first, w
+            plains += 1
+        else:
+            plains = 0
         if kind & _LAST:
             w = _copy(data, i, n, out, w)
             break
@@ -166,6 +199,39 @@ def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds):
         copies += formatting
         work += depth + attributes * attributes
     return out[:w], deepest, work + 8 * copies, copies
+
+
+@m.jit
+def _tells(data, start, end, words, telling_keys, telling):
+    """Whether a class or id has one of the words that are read on inline elements too."""
+    telling_ones = 0
+    for k in range(m.words(data, start, end, words, 0)):
+        telling_ones += m.look_up(telling_keys, telling, words[k])
+    return telling_ones > 0
+
+
+@m.jit
+def _is_removable(out, at, start, end):
+    """Whether text may lose the tags around it, of which the first is at `at`: not where the parser would then read it otherwise.
+
+    It drops a line break after `<pre>`, moves text out of tables but no white space, and joins `<` or `&` to what follows.
+    """
+    before = out[at - 1] if at else np.uint8(62)
+    if before == 60 or (start == end and before <= 32) or ((start == end or out[start] <= 32) and before == 62):
+        return False
+    return not _in_entity(out, at) and not _in_entity(out, end)
+
+
+@m.jit
+def _in_entity(out, end):
+    """Whether the text up to `end` may be the beginning of a character reference."""
+    for k in range(end - 1, max(-1, end - _LONGEST_ENTITY), -1):
+        c = out[k]
+        if c == 38:
+            return True
+        if not (c == 35 or (c >= 48 and c <= 57) or (c >= 65 and c <= 90) or (c >= 97 and c <= 122)):
+            return False
+    return end > _LONGEST_ENTITY
 
 
 @m.jit

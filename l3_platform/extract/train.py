@@ -240,36 +240,35 @@ def _forest(
         np.concatenate([rows_of for rows_of, mine in zip(part, used, strict=True) if mine]) for part in (rows, share, weight)
     )
     booster = lightgbm.train(_PARAMETERS, lightgbm.Dataset(x, y, weight=w), rounds)
-    return flattened(booster.dump_model()["tree_info"])
+    return flattened(booster.dump_model()["tree_info"], x.shape[1])
 
 
-def flattened(trees: Sequence[dict[str, Any]]) -> Forest:
-    """Trees of LightGBM's dump as the arrays of a Forest."""
-    bounds = [0]
-    questions: list[tuple[int, float, int]] = []
+def flattened(trees: Sequence[dict[str, Any]], columns: int) -> Forest:
+    """Trees of LightGBM's dump, over rows of so many columns, as the arrays of a Forest."""
+    questions: list[tuple[int, float, int, int]] = []  # column, threshold, tree, ruled out
     leaf = np.zeros((len(trees), LEAVES), np.float32)
 
-    def add(tree: dict[str, Any], leaves: list[float]) -> None:
+    def add(node: dict[str, Any], number: int, leaves: list[float]) -> None:
         """The questions of a tree, and its leaves from left to right."""
-        if "leaf_value" in tree:
-            leaves.append(tree["leaf_value"])
+        if "leaf_value" in node:
+            leaves.append(node["leaf_value"])
             return
-        place, before = len(questions), len(leaves)
-        questions.append((0, 0.0, 0))
-        add(tree["left_child"], leaves)
-        questions[place] = (tree["split_feature"], tree["threshold"], (1 << len(leaves)) - (1 << before))
-        add(tree["right_child"], leaves)
+        before = len(leaves)
+        add(node["left_child"], number, leaves)
+        questions.append((node["split_feature"], node["threshold"], number, (1 << len(leaves)) - (1 << before)))
+        add(node["right_child"], number, leaves)
 
-    for number, tree in enumerate(trees):
+    for number, root in enumerate(trees):
         leaves: list[float] = []
-        add(tree["tree_structure"], leaves)
+        add(root["tree_structure"], number, leaves)
         leaf[number, : len(leaves)] = leaves
-        bounds.append(len(questions))
-    column, threshold, ruled_out = (np.array([question[part] for question in questions]) for part in range(3))
+    questions.sort()
+    column, threshold, tree, ruled_out = (np.array([question[part] for question in questions]) for part in range(4))
+    bounds = np.searchsorted(column, np.arange(columns + 1))
     exact = threshold.astype(np.float64)
     below = exact.astype(np.float32)  # the largest float32 that is not above: the same answer for every float32 row
     below = np.where(below > exact, np.nextafter(below, np.float32(-np.inf)), below).astype(np.float32)
-    return Forest(np.array(bounds, np.int32), column.astype(np.int16), below, ruled_out.astype(np.uint32), leaf)
+    return Forest(bounds.astype(np.int32), below, tree.astype(np.int32), ruled_out.astype(np.uint32), leaf)
 
 
 if __name__ == "__main__":

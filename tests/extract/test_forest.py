@@ -34,7 +34,9 @@ def test_a_forest_answers_as_its_trees_do_one_row_at_a_time():
     trees = [grown(dice, leaves) for leaves in (1, 2, 3, 17, 31, 32, 32)]
     rows = dice.normal(0, 3, (150, COLUMNS)).astype(np.float32)
     rows[::3] = dice.integers(-2, 3, rows[::3].shape)  # on a threshold, too
-    answers = flattened([{"tree_structure": tree} for tree in trees]).probabilities(rows)
+    rows[64:128, 2] = 0.5  # the same for all that are answered at once
+    rows[64:128, 3] += 100
+    answers = flattened([{"tree_structure": tree} for tree in trees], COLUMNS).probabilities(rows)
     assert answers == pytest.approx([walked(trees, row) for row in rows], rel=1e-4)
 
 

@@ -29,7 +29,7 @@ def test_a_page_of_ordinary_size_is_ordinary_work():
     [
         "<div>" * 4000,
         "<table>" + "<div>x" * 4000,
-        "".join(f"<font id={i}>" for i in range(2000)) + "<p>x" * 2000,
+        "".join(f"<font role={i}>" for i in range(2000)) + "<p>x" * 2000,
         "<ul><li>" * 4000,
     ],
     ids=["nesting", "foster parents", "formatting", "lists"],
@@ -47,7 +47,7 @@ def test_a_large_page_is_stopped_at_its_limit_wherever_it_is():
 
 
 def test_a_page_whose_tree_would_fill_the_memory_is_refused():
-    trap = "".join(f"<font id={i}>" for i in range(20_000)) + "<p>x" * 20_000
+    trap = "".join(f"<font role={i}>" for i in range(20_000)) + "<p>x" * 20_000
     with pytest.raises(ExtractError, match="opened again") as caught:
         extract(trap.encode(), settings=Extract(max_depth=100_000))
     assert caught.value.reason == "too_deep"
