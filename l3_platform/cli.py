@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -236,16 +240,35 @@ def clean(profile: Profile = "demo", overrides: Set = None) -> None:
 
 def main() -> None:
     """The `l3` command: a user's mistake is one sentence, never a traceback."""
+    status = [1]  # of a bug, whose traceback Python prints
+    atexit.register(_leave, status)  # first, hence the last to run
     try:
-        app(standalone_mode=True)
+        status[0] = _status()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        status[0] = 130
     except Exception as error:
         sentence = _sentence(error)
         if not sentence:
             raise
         typer.secho(f"l3: {sentence}", fg="red", err=True)
-        raise SystemExit(1) from None
+    raise SystemExit(status[0])
+
+
+def _status() -> int:
+    try:
+        app(standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _leave(status: list[int]) -> None:
+    """To take Dagster's objects down one by one would be a second in which nothing is left to do."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads it any more
+            stream.flush()
+    os._exit(status[0])
 
 
 def _sentence(error: Exception) -> str:

@@ -23,7 +23,7 @@ from l3_platform.settings import Extract
 
 _T = TypeVar("_T")
 
-_SAFE_BYTES = 1 << 20
+_SAFE_PACE = 400 << 10  # bytes a second that are surely read; the worst pages found take 0.7 s a MiB
 _SAFE_WORK = 5_000_000
 _PARSABLE_DEPTH = 5000
 _MAX_COPIES = 20_000_000  # of formatting elements, some hundred bytes each
@@ -40,7 +40,7 @@ def guarded(read: Callable[[], _T], cost: Cost, settings: Extract) -> _T:
         raise TooDeep(f"elements nest {cost.depth:,} deep")
     if cost.copies > _MAX_COPIES:
         raise TooDeep(f"formatting elements that are not closed would be opened again {cost.copies:,} times")
-    if cost.size > _SAFE_BYTES or cost.work > _SAFE_WORK:
+    if cost.size > _SAFE_PACE * settings.max_seconds or cost.work > _SAFE_WORK:
         return _in_a_child(read, settings.max_seconds)
     started = time.monotonic()
     found = read()

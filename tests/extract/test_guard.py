@@ -55,7 +55,7 @@ def test_a_page_whose_tree_would_fill_the_memory_is_refused():
 
 def test_a_large_page_gives_the_same_from_its_own_process():
     body = "<p>The moraine lake lies under a ring of grey peaks, and its water keeps the colour of old glass.</p>"
-    padding = "<!--" + "x" * (1 << 20) + "-->"
+    padding = "<!--" + "x" * (4 << 20) + "-->"
     page = f"<html><body><article>{body * 5}</article>%s</body></html>"
     assert extract((page % padding).encode()) == extract((page % "").encode())
 
