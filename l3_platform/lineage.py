@@ -59,7 +59,7 @@ STAGES = _stages(
     # crawl: a partition a snapshot
     Stage("raw_crawl", "1", by_snapshot=True),
     # clean: a shard a WARC file, a sidecar a stage
-    Stage("documents", "2", ("extract",), ("raw_crawl",), by_snapshot=True),
+    Stage("documents", "3", ("extract",), ("raw_crawl",), by_snapshot=True),
     Stage("url_policy", "1", ("url_policy",), ("documents",), by_snapshot=True),
     Stage("language_identifier", "1", tuple(f"languages.{name}" for name in ("model", "labelled", "epochs", "dim"))),
     Stage("languages", "2", ("languages.model",), ("documents", "language_identifier"), by_snapshot=True),
@@ -71,7 +71,7 @@ STAGES = _stages(
     Stage("document_signatures", "1", _SIGNATURE, ("documents",), by_snapshot=True),
     Stage(
         "duplicate_documents",
-        "2",
+        "3",
         (*_SIGNATURE, "dedup.threshold", "dedup.bands", "dedup.scope", "dedup.buckets"),
         ("documents", "document_signatures", "languages", "url_versions"),
     ),

@@ -87,6 +87,7 @@ def place(component: Indices, hashes: Hashes, starts: Indices, threshold: float)
 
 def take_sets(hashes: Hashes, starts: Indices, chosen: Indices) -> tuple[Hashes, Indices]:
     """These sets, in this order."""
-    sizes = np.diff(starts)[chosen]
-    bounds = np.r_[0, np.cumsum(sizes)]
-    return hashes[np.repeat(starts[chosen] - bounds[:-1], sizes) + np.arange(bounds[-1])], bounds
+    bounds = np.r_[0, np.cumsum(np.diff(starts)[chosen])]
+    taken = np.empty(bounds[-1], np.uint64)
+    sets.take(hashes, starts, chosen, bounds, taken)
+    return taken, bounds

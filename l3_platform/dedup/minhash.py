@@ -50,7 +50,7 @@ BUCKET_DOCUMENTS = 20_000  # whose bands are worth a bucket of their own, up to 
 COMPONENT_MEMBERS = 4096  # whose shingles are in memory together: a larger component is cut into pieces of so many
 
 PLACE = [("shard", pa.string()), ("row", pa.int32())]
-BANDS = pa.schema([("band", pa.uint64()), ("sketch", pa.uint64()), *PLACE])
+BANDS = pa.schema([("band", pa.uint64()), ("sketch", pa.uint64()), ("place", pa.int64())])  # number of the shard << 32 | row
 PAIRS = pa.schema([*PLACE, ("right_shard", pa.string()), ("right_row", pa.int32())])
 LEFT = pa.schema([("left_shard", pa.string()), ("left_row", pa.int32()), ("shard", pa.string()), ("rows", pa.list_(pa.int32()))])
 SHINGLES = ("shingles", pa.large_list(pa.uint64()))
@@ -113,8 +113,12 @@ def build_duplicate_documents(
         return step(out, name, lambda writer: shuffle(map_fn, over, key, buckets, reduce_fn, writer, engine))
 
     banded = functools.partial(bands, dedup=dedup)
+    numbered = {key: (number, shards) for number, (key, shards) in enumerate(beside.items())}
+    pair_up_here = functools.partial(pair_up, keys=keys)
     total = sum(dataset.manifest.rows for dataset in documents)
-    candidates = shuffled("candidates", banded, tasks, "band", min(dedup.buckets, 1 + total // BUCKET_DOCUMENTS), pair_up)
+    candidates = shuffled(
+        "candidates", banded, numbered, "band", min(dedup.buckets, 1 + total // BUCKET_DOCUMENTS), pair_up_here
+    )
     lefts = shuffled("lefts", read_batch, batches(candidates), "shard", keys, group_lefts)
     send_here = functools.partial(send_shingles, **text_at_home)
     verify_here = functools.partial(verify, **text_at_home, threshold=dedup.threshold)
@@ -138,22 +142,17 @@ def build_duplicate_documents(
     return names, metrics
 
 
-def bands(task: tuple[str, Beside], dedup: Dedup) -> pa.Table:
+def bands(task: tuple[int, Beside], dedup: Dedup) -> pa.Table:
     """BANDS rows of the newest versions in a shard: one a band and document."""
-    key, shards = task
+    number, shards = task
     table = read_beside(shards, document_signatures=["signature"], languages=["language"], url_versions=["newest"])
-    table = with_place(table, key).filter(table["newest"])
+    rows = np.flatnonzero(table["newest"].to_numpy())
+    table = table.take(pa.array(rows))
     signed = _signatures(table["signature"], dedup.num_perm)
     seeds = _language_seeds(table["language"]) if dedup.scope == "language" else None
     values = band_values(signed, shape(dedup.num_perm, dedup.threshold, dedup.bands), seeds)
-    width = values.shape[1]
-    columns = {
-        "band": pa.array(values.reshape(-1)),
-        "sketch": pa.array(np.repeat(sketches(signed), width)),
-        "shard": pa.repeat(key, values.size),
-        "row": pa.array(np.repeat(table["row"].to_numpy(), width)),
-    }
-    return pa.table(columns, schema=BANDS)
+    columns = [values.reshape(-1), *(np.repeat(column, values.shape[1]) for column in (sketches(signed), number << 32 | rows))]
+    return pa.table([pa.array(column) for column in columns], schema=BANDS)
 
 
 def _signatures(column: pa.ChunkedArray, num_perm: int) -> Signatures:
@@ -169,18 +168,15 @@ def _language_seeds(languages: pa.ChunkedArray) -> Hashes:
     return np.array([seeds[language] for language in found], np.uint64)
 
 
-def pair_up(rows: pa.Table, connection: duckdb.DuckDBPyConnection) -> Output:
-    """PAIRS of places that share a band, each pair once, the smaller place first."""
-    named = pa.chunked_array([pa.array([], pa.string()), *rows["shard"].chunks]).combine_chunks().dictionary_encode()
-    by_name = np.argsort(named.dictionary.to_numpy(zero_copy_only=False))
-    places = np.argsort(by_name)[named.indices.to_numpy()] << 32 | rows["row"].to_numpy()
-    band, sketch = rows["band"].to_numpy(), rows["sketch"].to_numpy()
+def pair_up(rows: pa.Table, connection: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> Output:
+    """PAIRS of places that share a band, each pair once, the smaller place first. `keys` are those of the shards, in order."""
+    band, sketch, places = (rows[name].to_numpy() for name in BANDS.names)
     # Equal signatures are neighbours within a band, so that exact copies in a hot band find each other.
     order = np.lexsort((places, sketch, band))
     one, other = (places[order[side]] for side in candidate_pairs(band[order]))
     pairs = np.stack([np.minimum(one, other), np.maximum(one, other)])
     left, right = np.unique(pairs, axis=1) if pairs.size else pairs
-    shards = named.dictionary.take(pa.array(by_name))
+    shards = pa.array(keys, pa.string())
     columns = [column for side in (left, right) for column in (shards.take(pa.array(side >> 32)), pa.array(side.astype(np.int32)))]
     return Output.annotated(pa.table(columns, schema=PAIRS))
 

@@ -37,6 +37,13 @@ def verify(left, left_hashes, left_starts, right, right_hashes, right_starts, th
 
 
 @_jit
+def take(hashes, starts, chosen, bounds, taken):
+    """Fills taken[bounds[k]:bounds[k + 1]] with set chosen[k]."""
+    for k in range(len(chosen)):
+        taken[bounds[k] : bounds[k + 1]] = hashes[starts[chosen[k]] : starts[chosen[k] + 1]]
+
+
+@_jit
 def drop_repeated(hashes, starts):
     """Makes each sorted run distinct, closing the gaps: `starts` then says where each begins."""
     at, start = 0, starts[0]

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ RowsFn = Callable[[Task], pa.Table]
 ReduceFn = Callable[[pa.Table, duckdb.DuckDBPyConnection], Output]
 
 _BUCKETS = b"buckets"
+_MOST_HOLDERS = 1_000_000
+_AT_ONCE = 16  # files of an object store whose list of buckets is read
 
 
 def map_shards(fn: MapFn, tasks: Mapping[str, Task], out: Writer, settings: Engine, *, here: bool = False) -> list[str]:
@@ -93,6 +96,8 @@ def shuffle(
         raise StoreError(f"{out.asset}/{out.partition}: there is nothing to shuffle, its inputs have no shards")
     names = [f"bucket-{number:05d}" for number in range(buckets)] if isinstance(buckets, int) else list(buckets)
     scratch = out.scratch("rows")
+    sources = [files.join(scratch, f"{task}.arrow") for task in sorted(tasks)]
+    holders: Sequence[Sequence[str]] = [sources] * len(names)
     if set(names) - out.finished():
         written = set(files.names(scratch))
         todo = {task: (files.join(scratch, f"{task}.arrow"), tasks[task]) for task in sorted(tasks)}
@@ -100,9 +105,27 @@ def shuffle(
         by_name = None if isinstance(buckets, int) else names
         split = functools.partial(_split, map_fn, key, len(names), by_name, out)
         _run(split, todo, f"{out.asset} {out.partition} split", out, settings)
-    sources = [files.join(scratch, f"{task}.arrow") for task in sorted(tasks)]
-    numbered = {name: (number, sources) for number, name in enumerate(names)}
+        holders = _holders(sources, len(names))
+    numbered = {name: (number, holders[number]) for number, name in enumerate(names)}
     return map_shards(functools.partial(_reduce, reduce_fn, settings), numbered, out, settings)
+
+
+def _holders(sources: Sequence[str], buckets: int) -> Sequence[Sequence[str]]:
+    """For each bucket the files to look into: those that hold rows of it, at least one; simply all where that were a long list."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        present = list(pool.map(_present, sources))
+    if sum(map(len, present)) > _MOST_HOLDERS:
+        return [sources] * buckets
+    holders: list[list[str]] = [[] for _ in range(buckets)]
+    for source, held in zip(sources, present, strict=True):
+        for number in held:
+            holders[number].append(source)
+    return [found or sources[:1] for found in holders]
+
+
+def _present(url: str) -> list[int]:
+    with files.random_access(url) as source, pa.ipc.open_file(source) as file:
+        return json.loads(file.metadata[_BUCKETS])
 
 
 def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, out: Writer, item: tuple[str, Task]) -> None:
@@ -122,13 +145,19 @@ def _split(map_fn: RowsFn, key: str, buckets: int, names: Sequence[str] | None, 
         raise StoreError(
             f"{out.asset}: a task gave over 2 GiB of text to shuffle; make its shards smaller (fewer pages a WARC file)"
         )
-    sink = io.BytesIO()
-    lz4 = pa.ipc.IpcWriteOptions(compression="lz4")
-    with pa.ipc.new_file(sink, rows.schema, options=lz4, metadata={_BUCKETS: json.dumps(present.tolist())}) as file:
+    sink, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=None if _mostly_hashes(rows) else "lz4")
+    with pa.ipc.new_file(sink, rows.schema, options=options, metadata={_BUCKETS: json.dumps(present.tolist())}) as file:
         for first, last in itertools.pairwise([*starts.tolist(), len(order)]):
             (batch,) = ordered.slice(first, last - first).to_batches()
             file.write_batch(batch)
     files.write(url, sink.getvalue())
+
+
+def _mostly_hashes(rows: pa.Table) -> bool:
+    """Whether there is nothing to compress: whoever tries takes as long as all the rest of a split."""
+    kinds = [getattr(field.type, "value_type", field.type) for field in rows.schema]
+    hashes = sum(column.nbytes for column, kind in zip(rows.columns, kinds, strict=True) if kind == pa.uint64())
+    return 2 * hashes > rows.nbytes
 
 
 def _hashed(keys: pa.ChunkedArray, buckets: int) -> npt.NDArray[np.int64]:
