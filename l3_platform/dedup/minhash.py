@@ -116,9 +116,7 @@ def build_duplicate_documents(
     numbered = {key: (number, shards) for number, (key, shards) in enumerate(beside.items())}
     pair_up_here = functools.partial(pair_up, keys=keys)
     total = sum(dataset.manifest.rows for dataset in documents)
-    candidates = shuffled(
-        "candidates", banded, numbered, "band", min(dedup.buckets, 1 + total // BUCKET_DOCUMENTS), pair_up_here
-    )
+    candidates = shuffled("candidates", banded, numbered, "band", min(dedup.buckets, 1 + total // BUCKET_DOCUMENTS), pair_up_here)
     lefts = shuffled("lefts", read_batch, batches(candidates), "shard", keys, group_lefts)
     send_here = functools.partial(send_shingles, **text_at_home)
     verify_here = functools.partial(verify, **text_at_home, threshold=dedup.threshold)

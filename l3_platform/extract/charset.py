@@ -33,7 +33,8 @@ _WEB_NAMES = {
     "big5": "big5hkscs",
     "utf-7": "",
 }
-_CONTROLS = re.compile("[\\x00-\\x08\\x0b\\x0e-\\x1f\ufffd]")
+_CONTROLS = bytes([*range(9), 11, *range(14, 32)])
+_OTHERS = bytes(set(range(256)) - set(_CONTROLS))
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _LANGUAGE = re.compile(rb"""<html[^>]{0,300}?\slang\s*=\s*["']?([A-Za-z]{2})""", re.IGNORECASE)
 _CODE_PAGES = dict.fromkeys(("pl", "cs", "sk", "hu", "sl", "hr", "ro", "sq"), "cp1250") | {
@@ -157,7 +158,7 @@ def _guess(payload: bytes) -> str:
 def _refuse_binary(text: str) -> str:
     """The text, unless more than 1 % of its first characters are controls or replacements."""
     head = text[:8192]
-    controls = len(_CONTROLS.findall(head))
+    controls = len(head.encode("utf-8", "replace").translate(None, _OTHERS)) + head.count("\ufffd")
     if controls > 8 and controls > 0.01 * len(head):
         raise Undecodable(f"{controls:,} control or undecodable characters in the first {len(head):,}: not text")
     return text

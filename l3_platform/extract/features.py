@@ -27,13 +27,14 @@ OWN, STATE, PLACE = 22, STATE_BITS - 1, 16
 LEVEL, BRANCH, GROUP, BESIDE = 8, 10, 6, 14
 PAGE = 14 + len(_TYPE_NAMES)
 FEATURES = OWN + STATE + PLACE + LEVELS * LEVEL + 5 + BRANCH + GROUP + BESIDE + PAGE
+SECOND = 27  # more columns, for what a first forest says: see `forest.look_again`
 
 
 @m.jit
 def features(blocks, bits, boxes, names, owners, words, name_sums):
-    """Float32 [blocks, FEATURES] of the tables that `scan` and `words` make."""
+    """Float32 [blocks, FEATURES + SECOND] of the tables that `scan` and `words` make; the last SECOND are 0 still."""
     n = len(blocks)
-    x = np.zeros((n, FEATURES), np.float32)
+    x = np.zeros((n, FEATURES + SECOND), np.float32)
     if n == 0:
         return x
     prose = np.zeros(n, np.float32)

@@ -22,7 +22,6 @@ from l3_platform.extract import words as w
 from l3_platform.extract.features import FEATURES, same_kind
 from l3_platform.unaligned import lowest_bit
 
-SECOND = 27
 WEIGHTS = "content.npz"
 
 _STEPS = (-4, -3, -2, -1, 1, 2, 3, 4)
@@ -47,7 +46,7 @@ class Forest:
     leaf: np.ndarray  # float32 [trees, LEAVES], log odds
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Float32 [rows] of x, float32 [rows, columns]."""
+        """Float32 [rows] of x, float32 [rows, columns or more]."""
         return _score(x, self.bounds, self.threshold, self.tree, self.ruled_out, self.leaf)
 
 
@@ -72,14 +71,22 @@ def shipped() -> Weights:
 
 
 def content(x: np.ndarray, blocks: np.ndarray, boxes: np.ndarray, words: np.ndarray, weights: Weights) -> np.ndarray:
-    """Which blocks are content, bool [blocks]. `x` is what `features` gives, float32 [blocks, FEATURES]."""
+    """Which blocks are content, bool [blocks]. `x` is what `features` gives, float32 [blocks, FEATURES + SECOND]; it is filled."""
     if not len(blocks):
         return np.zeros(0, np.bool_)
-    again = second_look(x, weights.first.probabilities(x), blocks, boxes, words)
-    chosen = best_set(weights.second.probabilities(again), words)[0]
-    for i in np.flatnonzero(boxes[blocks[:, s.CONTAINER], s.TAG] == _PRE):  # code goes with the text around it
-        chosen[i] |= chosen[max(0, i - _CODE_REACH) : i + _CODE_REACH + 1].any()
+    look_again(x, weights.first.probabilities(x), blocks, boxes, words)
+    chosen = best_set(weights.second.probabilities(x), words)[0]
+    _with_code(chosen, blocks, boxes)
     return chosen
+
+
+@m.jit
+def _with_code(chosen, blocks, boxes):
+    """Chooses the code near what is chosen: it goes with the text around it."""
+    for i in range(len(blocks)):
+        if boxes[blocks[i, s.CONTAINER], s.TAG] == _PRE:
+            for near in range(max(0, i - _CODE_REACH), min(len(blocks), i + _CODE_REACH + 1)):
+                chosen[i] |= chosen[near]
 
 
 @m.jit
@@ -106,10 +113,9 @@ def best_set(probability, words):
 
 
 @m.jit
-def second_look(x, probability, blocks, boxes, words):
-    """`x` and beside it SECOND columns of what the first forest said: float32 [blocks, FEATURES + SECOND]."""
+def look_again(x, probability, blocks, boxes, words):
+    """Fills the last SECOND columns of `x` with what the first forest said, of each block and around it."""
     n = len(blocks)
-    out = np.zeros((n, FEATURES + SECOND), np.float32)
     sums = np.zeros((n + 1, 2), np.float64)  # words, and words times probability
     for i in range(n):
         size = words[i, w.WORDS] + 0.5
@@ -131,41 +137,39 @@ def second_look(x, probability, blocks, boxes, words):
     _, expected = best_set(probability, words)
     so_far = np.float32(0)
     for i in range(n):
-        out[i, :FEATURES] = x[i]
         at = FEATURES
-        out[i, at] = probability[i]
+        x[i, at] = probability[i]
         for step in _STEPS:
             at += 1
-            out[i, at] = probability[i + step] if 0 <= i + step < n else -1
+            x[i, at] = probability[i + step] if 0 <= i + step < n else -1
         for reach in _REACH:
             at += 1
             low, high = max(0, i - reach), min(n, i + reach + 1)
-            out[i, at] = (sums[high, 1] - sums[low, 1]) / (sums[high, 0] - sums[low, 0])
+            x[i, at] = (sums[high, 1] - sums[low, 1]) / (sums[high, 0] - sums[low, 0])
         box = blocks[i, s.CONTAINER]
         for _ in range(_LEVELS):
             at += 1
             first, last = boxes[box, s.FIRST], boxes[box, s.LAST]
-            out[i, at] = (sums[last, 1] - sums[first, 1]) / max(0.5, sums[last, 0] - sums[first, 0])
+            x[i, at] = (sums[last, 1] - sums[first, 1]) / max(0.5, sums[last, 0] - sums[first, 0])
             if boxes[box, s.PARENT] >= 0:
                 box = boxes[box, s.PARENT]
         so_far = max(so_far, probability[i])
-        out[i, at + 1] = of_near[near[i], 1] / of_near[near[i], 0]
-        out[i, at + 2] = of_near[near[i], 3] / of_near[near[i], 2]
-        out[i, at + 3] = of_alike[alike[i], 1] / of_alike[alike[i], 0]
-        out[i, at + 4] = expected
-        out[i, at + 5] = probability[i] / max(0.05, expected)
-        out[i, at + 6] = sums[n, 1] / sums[n, 0]
-        out[i, at + 7] = np.log1p(sums[n, 1])
-        out[i, at + 8] = sums[i, 1] / max(1e-3, sums[n, 1])
-        out[i, at + 9] = max(so_far, highest[i]) - min(so_far, highest[i])
-    return out
+        x[i, at + 1] = of_near[near[i], 1] / of_near[near[i], 0]
+        x[i, at + 2] = of_near[near[i], 3] / of_near[near[i], 2]
+        x[i, at + 3] = of_alike[alike[i], 1] / of_alike[alike[i], 0]
+        x[i, at + 4] = expected
+        x[i, at + 5] = probability[i] / max(0.05, expected)
+        x[i, at + 6] = sums[n, 1] / sums[n, 0]
+        x[i, at + 7] = np.log1p(sums[n, 1])
+        x[i, at + 8] = sums[i, 1] / max(1e-3, sums[n, 1])
+        x[i, at + 9] = max(so_far, highest[i]) - min(so_far, highest[i])
 
 
 @m.jit
 def _score(x, bounds, threshold, tree, ruled_out, leaf):
     """_ABREAST rows at a time. Most questions have the same answer for all of them, which the least and the largest value tell;
     the others are answered for all rows in a few instructions, where a walk from node to node would wait for memory at each."""
-    n, columns = x.shape
+    n, columns = len(x), len(bounds) - 1  # a first forest does not ask about the last ones
     out = np.zeros(n, np.float32)
     low, high, values = np.empty(columns, np.float32), np.empty(columns, np.float32), np.empty(_ABREAST, np.float32)
     left = np.empty((len(leaf), _ABREAST), np.uint32)
@@ -173,7 +177,7 @@ def _score(x, bounds, threshold, tree, ruled_out, leaf):
     for first in range(0, n, _ABREAST):
         rows = min(_ABREAST, n - first)
         left[:], left_to_all[:] = _ALL, _ALL
-        low[:], high[:] = x[first], x[first]
+        low[:], high[:] = x[first, :columns], x[first, :columns]
         for r in range(first + 1, first + rows):
             for column in range(columns):
                 value, least, most = x[r, column], low[column], high[column]

@@ -48,7 +48,7 @@ class Layout:
         return hashes[:count], blocks[:count]
 
     def features(self, words: np.ndarray, names: Table) -> np.ndarray:
-        """Float32 [blocks, FEATURES], with the weights of a table of class words."""
+        """Float32 [blocks, FEATURES + SECOND], with the weights of a table of class words; the last SECOND are 0 still."""
         sums = name_statistics(self.boxes, self.names, self.owners, *names)
         return features(self.blocks, self.bits, self.boxes, self.names, self.owners, words, sums)
 

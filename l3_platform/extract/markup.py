@@ -6,9 +6,12 @@ import numpy as np
 from numba import njit
 
 from l3_platform.extract import tags as t
+from l3_platform.unaligned import load64, lowest_bit
 
 _PRIME, _OFFSET = np.uint32(t.FNV_PRIME), np.uint32(t.FNV_OFFSET)
 _LOOKAHEAD = 30_000  # bytes of a table row that are looked at to see whether it is one of data
+
+_ONES, _TOPS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 jit = njit(nogil=True, cache=True)
 
@@ -131,6 +134,21 @@ def find(data, start, end, wanted):
 
 
 @jit
+def until(data, i, n, byte):
+    """First place from `i` on where `byte` stands, `n` where it does not; eight bytes at a time."""
+    wanted = np.uint64(byte) * _ONES
+    while i + 8 <= n:
+        word = load64(data, i) ^ wanted
+        zeros = (word - _ONES) & ~word & _TOPS  # the lowest of these bits is surely of a byte that is 0
+        if zeros:
+            return i + (lowest_bit(zeros) >> 3)
+        i += 8
+    while i < n and data[i] != byte:
+        i += 1
+    return i
+
+
+@jit
 def hides(data, start, end):
     """Whether a style hides its element: `display: none` or `visibility: hidden`."""
     for name, value in ((_DISPLAY, _NONE), (_VISIBILITY, _HIDDEN)):
@@ -171,28 +189,27 @@ def words(data, start, end, out, count):
 def after_comment(data, i, n):
     """The place after a comment, a doctype or a processing instruction."""
     if i + 3 < n and data[i + 2] == 45 and data[i + 3] == 45:
-        i += 4
-        while i + 2 < n and not (data[i] == 45 and data[i + 1] == 45 and data[i + 2] == 62):
-            i += 1
-        return i + 3
-    while i < n and data[i] != 62:
-        i += 1
-    return i + 1
+        i = until(data, i + 6, n, 62)
+        while i < n and not (data[i - 1] == 45 and data[i - 2] == 45):
+            i = until(data, i + 1, n, 62)
+        return i + 1
+    return until(data, i, n, 62) + 1
 
 
 @jit
 def raw_end(data, i, n, name_start, name_end):
     """Start of the end tag of raw text at `i`, whose element has the name at data[name_start:name_end]."""
     length = name_end - name_start
+    i = until(data, i, n, 60)
     while i + length + 1 < n:
-        if data[i] == 60 and data[i + 1] == 47:
+        if data[i + 1] == 47:
             same = True
             for k in range(length):
                 same = same and lower(data[i + 2 + k]) == lower(data[name_start + k])
             after = data[i + 2 + length] if i + 2 + length < n else np.uint8(62)
             if same and (after <= 32 or after == 47 or after == 62):
                 return i
-        i += 1
+        i = until(data, i + 1, n, 60)
     return n
 
 

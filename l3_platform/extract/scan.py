@@ -73,8 +73,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
         c = data[i]
         if c != 60:
             if bits & t.SKIP:
-                while i < n and data[i] != 60:
-                    i += 1
+                i = m.until(data, i, n, 60)
                 continue
             verbatim = bits & t.PRE != 0
             chars = 0
@@ -125,6 +124,12 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
                         text[w] = data[i + k]
                         w += 1
                 i += length
+                begin = i
+                while i < n and data[i] > 32 and data[i] < 127 and data[i] != 60 and data[i] != 38:  # the rest of a word
+                    text[w] = data[i]
+                    w += 1
+                    i += 1
+                chars += i - begin
             blocks[n_blocks, CHARS] += chars
             if bits & t.LINK:
                 blocks[n_blocks, LINK_CHARS] += chars
@@ -142,9 +147,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
         opening = i
         if c == 47:  # an end tag
             tag, i = m.tag_name(data, i + 2, n)
-            while i < n and data[i] != 62:
-                i += 1
-            i += 1
+            i = m.until(data, i, n, 62) + 1
             level = depth
             while level > 0 and stack_tag[level - 1] != tag:
                 level -= 1
@@ -181,9 +184,7 @@ def scan(data, max_depth, tag_keys, tag_ids, tag_bits, attribute_keys, attribute
             from_, to = i, i
             if i + 1 < n and data[i] == 61 and data[i + 1] == 34:
                 from_ = i + 2
-                to = from_
-                while to < n and data[to] != 34:
-                    to += 1
+                to = m.until(data, from_, n, 34)
                 i = to + 1
             elif i < n and data[i] == 61:
                 i += 1

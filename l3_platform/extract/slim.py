@@ -13,6 +13,7 @@ import numpy as np
 
 from l3_platform.extract import markup as m
 from l3_platform.extract import tags as t
+from l3_platform.unaligned import load64, store64
 
 _FORMATTING, _IMPLIED, _VOID, _RAW, _CUT, _META, _SOURCED, _LAST, _FOREIGN, _BLOCK, _DROP, _INLINE, _PLAIN = (
     1 << i for i in range(13)
@@ -87,12 +88,12 @@ def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds, telling_ke
     foreign = embedded = 0  # SVG and MathML that are open: surely, for the parser leaves them at some tags; and as they are written
     i = 0
     while i < n:
-        c = data[i]
-        if c != 60 or i + 1 >= n:
-            out[w] = c
-            w += 1
-            i += 1
-            continue
+        begin = i
+        i = m.until(data, i, n, 60)
+        w = _copy(data, begin, i, out, w)
+        if i + 1 >= n:
+            w = _copy(data, i, n, out, w)
+            break
         c = m.lower(data[i + 1])
         if c == 33 and i + 3 < n and data[i + 2] == 45 and data[i + 3] == 45:
             i = _comment_end(data, i + 4, n)
@@ -100,8 +101,7 @@ def _slim(data, tag_keys, tag_kinds, attribute_keys, attribute_kinds, telling_ke
         if c == 47:
             start, first = i, w
             name, i = m.tag_name(data, i + 2, n)
-            while i < n and data[i] != 62:
-                i += 1
+            i = m.until(data, i, n, 62)
             w = _copy(data, start, min(i + 1, n), out, w)
             i += 1
             kind = m.look_up(tag_keys, tag_kinds, name)
@@ -236,8 +236,15 @@ def _in_entity(out, end):
 
 @m.jit
 def _copy(data, start, end, out, w):
-    for k in range(start, end):
+    """data[start:end] to `w`, which may be the same array further left; the place after it."""
+    k = start
+    while k + 8 <= end:
+        store64(out, w, load64(data, k))
+        k += 8
+        w += 8
+    while k < end:
         out[w] = data[k]
+        k += 1
         w += 1
     return w
 
@@ -249,13 +256,13 @@ def _comment_end(data, i, n):
         return i + 1
     if i + 1 < n and data[i] == 45 and data[i + 1] == 62:
         return i + 2
-    while i + 2 < n:
-        if data[i] == 45 and data[i + 1] == 45:
-            if data[i + 2] == 62:
-                return i + 3
-            if data[i + 2] == 33 and i + 3 < n and data[i + 3] == 62:
-                return i + 4
-        i += 1
+    end = m.until(data, i + 2, n, 62)
+    while end < n:
+        if data[end - 1] == 45 and data[end - 2] == 45:
+            return end + 1
+        if data[end - 1] == 33 and end - 3 >= i and data[end - 2] == 45 and data[end - 3] == 45:
+            return end + 1
+        end = m.until(data, end + 1, n, 62)
     return n
 
 
@@ -273,9 +280,7 @@ def _value(data, i, n):
     if k < n and (data[k] == 34 or data[k] == 39):
         quote = data[k]
         start = k + 1
-        k = start
-        while k < n and data[k] != quote:
-            k += 1
+        k = m.until(data, start, n, quote)
         return k + 1, start, k
     start = k
     while k < n and data[k] > 32 and data[k] != 62:

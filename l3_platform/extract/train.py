@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from l3_platform.extract import scan as s
 from l3_platform.extract import tags as t
 from l3_platform.extract.charset import decode
-from l3_platform.extract.forest import LEAVES, WEIGHTS, Forest, Weights, content, second_look
+from l3_platform.extract.features import FEATURES
+from l3_platform.extract.forest import LEAVES, WEIGHTS, Forest, Weights, content, look_again
 from l3_platform.extract.labels import gold_shares, tokens
 from l3_platform.extract.layout import Layout, Table, read
 from l3_platform.extract.page import render
@@ -127,17 +128,16 @@ def fit(examples: Sequence[Example]) -> Weights:
     share = [page.share for page in pages]
     weight = [_weights_of_blocks(page) for page in pages]
     everywhere = np.ones(len(pages), np.bool_)
-    looks: list[np.ndarray] = [np.empty(0)] * len(pages)
+    first_rows = [x[:, :FEATURES] for x in rows]
     for k in range(_INNER):
-        first = _forest(rows, share, weight, inner != k, _ROUNDS[0])
+        first = _forest(first_rows, share, weight, inner != k, _ROUNDS[0])
         for i in np.flatnonzero(inner == k):
-            layout = pages[i].layout
-            looks[i] = second_look(rows[i], first.probabilities(rows[i]), layout.blocks, layout.boxes, words[i])
+            look_again(rows[i], first.probabilities(rows[i]), pages[i].layout.blocks, pages[i].layout.boxes, words[i])
     return Weights(
         _word_table(pages),
         _name_table(pages),
-        _forest(rows, share, weight, everywhere, _ROUNDS[0]),
-        _forest(looks, share, weight, everywhere, _ROUNDS[1]),
+        _forest(first_rows, share, weight, everywhere, _ROUNDS[0]),
+        _forest(rows, share, weight, everywhere, _ROUNDS[1]),
     )
 
 

@@ -9,7 +9,7 @@ from l3_platform.extract.guard import TooSlow, guarded
 from l3_platform.extract.slim import Cost, slim
 from l3_platform.settings import Extract
 
-LARGE = Cost(size=1 << 21, depth=1, work=1, copies=0)
+LARGE = Cost(size=1 << 23, depth=1, work=1, copies=0)
 
 
 def test_depth_is_counted_without_elements_that_close_themselves():
