@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from l3_platform.settings import Pii
 
+Place = tuple[int, int, int]  # start and end of a run of digits, and how many there are in it
+
 KINDS = ("emails", "phones", "ips", "ibans", "cards")
 SIDECAR = pa.schema([("doc_id", pa.uuid()), *((kind, pa.int32()) for kind in KINDS), ("density", pa.float64())])
 
@@ -46,6 +48,12 @@ _CALLED = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BEFORE, _BEHIND = 40, 2  # characters around digits that a pattern may look at
+_CARD_DIGITS, _PHONE_DIGITS = 15, 7  # that a number has at least
+_ANNOUNCERS = (
+    "tel", "phone", "mobile", "mob", "cell", "fax", "call", "call us", " at", " on", "telefon", "téléphone", "tél", "teléfono",
+    "telefone", "handy", "whatsapp", "電話",
+)  # fmt: skip
+_ANNOUNCED = 20  # characters before a number that hold the longest of them and what may stand between
 _VERSION_BEFORE = re.compile(
     r"(?:\bv|\bver|version|release|build|driver|firmware|\bsection|§|rev(?:ision)?|[=<>~^]=?)[\s.:]*$", re.IGNORECASE
 )
@@ -91,36 +99,42 @@ def matches(text: str) -> list[tuple[str, int, int]]:
     """(kind, start, end) of each match, in order of position, none overlapping; of two that overlap the stricter kind wins."""
     emails, ibans, numbers = _places(text)
     taken: list[tuple[str, int, int]] = []
+    if not (emails or ibans or numbers):
+        return taken
     _add(taken, "emails", (m.span() for m in _emails(text, emails) if _is_email(m.group())))
     starts = (m for at in ibans if (m := _IBAN.match(text, at)))
     _add(taken, "ibans", ((m.start(), m.start() + size) for m in starts if (size := _iban_chars(m.group()))))
-    _add(taken, "cards", (m.span() for m in _near(_CARD, text, numbers) if _is_card(m.group())))
-    ips = (m for m in _near(_IP, text, numbers) if _is_ip(m.group(), text[max(0, m.start() - 16) : m.start()]))
+    cards = [place for place in numbers if place[2] >= _CARD_DIGITS]
+    _add(taken, "cards", (m.span() for m in _near(_CARD, text, cards) if _is_card(m.group())))
+    dotted = [place for place in numbers if text.count(".", place[0], place[1]) >= 3]
+    ips = (m for m in _near(_IP, text, dotted) if _is_ip(m.group(), text[max(0, m.start() - 16) : m.start()]))
     _add(taken, "ips", (m.span() for m in ips))
-    _add(taken, "phones", (m.span() for m in _near(_PHONE, text, numbers) if _is_phone(m.group())))
-    _add(taken, "phones", (m.span(1) for m in _near(_CALLED, text, numbers) if _is_phone(m.group(1))))
+    phones = [place for place in numbers if _like_a_phone(text, *place)]
+    _add(taken, "phones", (m.span() for m in _near(_PHONE, text, phones) if _is_phone(m.group())))
+    called = [place for place in numbers if place[2] >= _PHONE_DIGITS and _is_announced(text, place[0])]
+    _add(taken, "phones", (m.span(1) for m in _near(_CALLED, text, called) if _is_phone(m.group(1))))
     return sorted(taken, key=lambda match: match[1])
 
 
-def _places(text: str) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+def _places(text: str) -> tuple[list[int], list[int], list[Place]]:
     """Where at signs stand, where IBANs could begin, and the runs of digits that could be a number."""
     if len(text) <= _SHORT:
         return places_by_patterns(text)
     from l3_platform.curate import pii_kernels as kernels
 
     data = np.frombuffer(text.encode("utf-8", "replace") or b" ", np.uint8)
-    found = np.empty((len(data) // 2 + 1, 3), np.int32)
+    found = np.empty((len(data) // 2 + 1, 4), np.int32)
     rows = found[: kernels.places(data, _marks(), found)].tolist()
-    emails = [start for kind, start, _ in rows if kind == kernels.EMAIL]
-    ibans = [start for kind, start, _ in rows if kind == kernels.IBAN]
-    return emails, ibans, [(start, end) for kind, start, end in rows if kind == kernels.NUMBER]
+    emails = [start for kind, start, _, _ in rows if kind == kernels.EMAIL]
+    ibans = [start for kind, start, _, _ in rows if kind == kernels.IBAN]
+    return emails, ibans, [(start, end, digits) for kind, start, end, digits in rows if kind == kernels.NUMBER]
 
 
-def places_by_patterns(text: str) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+def places_by_patterns(text: str) -> tuple[list[int], list[int], list[Place]]:
     """What the kernel says, without it: a process that draws cards reads excerpts only, and to load numba takes a second."""
     text = _BEYOND.sub("?", text)
     emails, ibans = ([m.start() for m in pattern.finditer(text)] for pattern in (_AT_SIGN, _IBAN_BEGINS))
-    return emails, ibans, [m.span() for m in _NUMBER.finditer(text)]
+    return emails, ibans, [(*m.span(), sum(map(str.isdecimal, m.group()))) for m in _NUMBER.finditer(text)]
 
 
 @lru_cache(maxsize=1)
@@ -150,9 +164,22 @@ def _emails(text: str, places: Sequence[int]) -> Iterator[re.Match[str]]:
             yield match
 
 
-def _near(pattern: re.Pattern[str], text: str, places: Sequence[tuple[int, int]]) -> Iterator[re.Match[str]]:
+def _like_a_phone(text: str, start: int, end: int, digits: int) -> bool:
+    """Whether _PHONE can match in a run of digits: it wants a sign before it, or more digits than a date has."""
+    if digits < _PHONE_DIGITS:
+        return False
+    return digits >= 10 or text.startswith(("+", "("), max(0, start - 1)) or "(" in text[start:end] or "00" in text[start:end]
+
+
+def _is_announced(text: str, start: int) -> bool:
+    """Whether a word stands before a run of digits that _CALLED knows: of the words only their ends are looked at."""
+    before = text[max(0, start - _ANNOUNCED) : start].removesuffix("0").removesuffix("(").rstrip(" ").rstrip(".:")
+    return before.lower().endswith(_ANNOUNCERS)
+
+
+def _near(pattern: re.Pattern[str], text: str, places: Sequence[Place]) -> Iterator[re.Match[str]]:
     """Matches that end with a run of digits: with room for a word before it, and for what the pattern looks at behind it."""
-    for start, end in places:
+    for start, end, _ in places:
         yield from (m for m in pattern.finditer(text, max(0, start - _BEFORE), end + _BEHIND) if m.end() > start)
 
 

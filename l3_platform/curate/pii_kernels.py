@@ -21,8 +21,9 @@ _jit = njit(nogil=True, cache=True)
 
 @_jit
 def places(data, marks, found):
-    """Fills found [.., 3] with (kind, start, end), in code points, and returns how many: runs of digits that could be a number, two
-    capitals and two digits that could begin an IBAN, and at signs. `found` has a row for every second byte and one more."""
+    """Fills found [.., 4] with (kind, start, end, digits), in code points, and returns how many: runs of digits that could be a
+    number, two capitals and two digits that could begin an IBAN, and at signs. `found` has a row for every second byte and one
+    more."""
     count = 0
     first, last, digits = 0, 0, 0
     state = 0  # 1: a capital; 2: two or more; 3: and a digit
@@ -49,23 +50,24 @@ def places(data, marks, found):
             digits += 1
             last = point_at
             if state == 3:
-                found[count, 0], found[count, 1], found[count, 2] = IBAN, point_at - 3, point_at + 1
-                count += 1
+                count = put(found, count, IBAN, point_at - 3, point_at + 1, 2)
             state = 3 if state == 2 else 0
             continue
         if digits and not mark & JOINS:
             count = close(found, count, first, last, digits)
             digits = 0
         if mark & AT:
-            found[count, 0], found[count, 1], found[count, 2] = EMAIL, point_at, point_at + 1
-            count += 1
+            count = put(found, count, EMAIL, point_at, point_at + 1, 0)
         state = (1 if state % 3 == 0 else 2) if mark & CAPITAL else 0
     return close(found, count, first, last, digits)
 
 
 @_jit
 def close(found, count, first, last, digits):
-    if digits < LEAST_DIGITS:
-        return count
-    found[count, 0], found[count, 1], found[count, 2] = NUMBER, first, last + 1
+    return count if digits < LEAST_DIGITS else put(found, count, NUMBER, first, last + 1, digits)
+
+
+@_jit
+def put(found, count, kind, start, end, digits):
+    found[count, 0], found[count, 1], found[count, 2], found[count, 3] = kind, start, end, digits
     return count + 1
