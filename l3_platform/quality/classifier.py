@@ -107,6 +107,7 @@ def fit(fold: int | None, learns: Learner, read_labelled: Callable[[], pa.Table]
     chosen = read_labelled()
     texts, labels = chosen["text"].to_pylist(), chosen["label"].to_numpy()
     chosen = chosen.drop_columns(["text"])  # once is enough: a sample may be a large part of a worker's memory
+    pa.default_memory_pool().release_unused()
     if fold is None:
         return Output(SCHEMA.empty_table(), Counts(), files=learns.train(texts, labels.tolist()))
     folds = _folds(labels)
