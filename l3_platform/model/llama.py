@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from l3_platform.model.attention import Kernel, Sdpa, document_numbers
 from l3_platform.model.config import ModelConfig, RopeScaling
+from l3_platform.model.cpu import linear, summed_cross_entropy
 
 # The fp32 logits of a chunk of the sequence are the largest tensor of a small model's step: 2^26 of them are 256 MiB.
 LOGITS_A_CHUNK = 1 << 26
@@ -58,11 +59,11 @@ class Llama(nn.Module):
         return in_chunks(self._chunk_loss, hidden, targets, LOGITS_A_CHUNK // self.config.vocab_size)
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(self._logits(hidden), targets, ignore_index=-100, reduction="sum")
+        return summed_cross_entropy(self._logits(hidden), targets)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         # Tied weights are shared here, not as one parameter with two names: it stays tied when moved or sharded.
-        mixed = F.linear(hidden, self.tok_embeddings.weight) if self.output is None else self.output(hidden)
+        mixed = linear(hidden, self.tok_embeddings.weight) if self.output is None else self.output(hidden)
         return mixed.float()
 
 
@@ -135,6 +136,9 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Nothing: filled afterwards. Random numbers on the meta device would import torch's compiler, a second."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight)
 
 
 class Embedding(nn.Embedding):

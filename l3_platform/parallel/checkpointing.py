@@ -19,6 +19,7 @@ from l3_platform.settings import ActivationCheckpointing
 # By name: those of flex and varlen exist only once their modules are imported.
 _DEAR = {
     "aten::_scaled_mm",
+    "mkldnn::_linear_pointwise",
     "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_dot_product_flash_attention",
     "aten::_scaled_dot_product_efficient_attention",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from l3_platform.model import llama
+from l3_platform.model.cpu import linear, summed_cross_entropy
 from l3_platform.model.llama import Llama, in_chunks, rotary_table
 from l3_platform.parallel.mesh import Mesh
 
@@ -64,6 +64,6 @@ class Stage(nn.Module):
             logits = self.output(hidden)
         else:
             assert self.tok_embeddings is not None, "only an unpipelined stage can be tied"
-            logits = F.linear(hidden, self.tok_embeddings.weight)
-        nats = F.cross_entropy(logits.float(), targets, ignore_index=-100, reduction="sum")
+            logits = linear(hidden, self.tok_embeddings.weight)
+        nats = summed_cross_entropy(logits.float(), targets)
         return cast(Any, nats).to_local() if hasattr(nats, "to_local") else nats

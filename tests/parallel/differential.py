@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
-from l3_platform.model import ModelConfig
+from l3_platform.model import ModelConfig, cpu
 from l3_platform.model.init import initialize
 from l3_platform.parallel import Mesh
 from l3_platform.parallel.parallel_model import build
@@ -59,6 +59,7 @@ def _compile(block: torch.nn.Module) -> None:
     block.forward = torch.compile(block.forward, backend="aot_eager")
 
 
+@mock.patch.object(cpu, "PLAIN", ())  # as on a GPU: tensor parallelism, of DTensors, then rounds as its reference does
 def three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
     """Gradients are those of the parameters that this rank holds a part of."""
     with mock.patch.object(torch.nn.Module, "compile", _compile):

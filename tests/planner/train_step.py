@@ -9,11 +9,13 @@ import torch
 import torch.distributed as dist
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from l3_platform.model import Llama, ModelConfig
+from l3_platform.model import Llama, ModelConfig, cpu
 from l3_platform.model.init import initialize
 from l3_platform.parallel.mesh import Mesh
 from l3_platform.parallel.parallelize import local_rows, parallelize, reduce_gradients
 from l3_platform.train.optimizer import AdamW, clip_gradients
+
+cpu.PLAIN = ()  # the planner speaks of GPUs, where the loss makes three tensors of logits
 
 
 class Trainer:
