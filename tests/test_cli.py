@@ -17,7 +17,7 @@ def loaded(*arguments: str) -> set[str]:
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)  # whose status is that of l3
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
