@@ -53,6 +53,8 @@ bench-curation: .venv-bench/installed  ## side by side with named peers, one tab
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench,train]'
 	# litgpt asks for older libraries than ours, of which its model needs none.
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps 'litgpt>=0.5' lightning lightning-utilities torchmetrics
+	# datatrove's MinHash hands strings to xxhash, which refuses them from 4 on.
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-installed 'xxhash<4'
 	touch $@
 
 pictures: install  ## docs/images, from a demo run in headless Chromium
