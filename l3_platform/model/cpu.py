@@ -1,19 +1,26 @@
-"""What a CPU does faster than torch does by itself, with the same results to rounding: products by oneDNN, cross-entropy in place.
+"""What a CPU does faster than torch does by itself, with the same results to rounding: products by oneDNN, cross-entropy in place,
+and in one pass each what lies between the products (`cpu_kernels`).
 
 On x86 torch multiplies fp32 matrices by MKL and keeps oneDNN, which it carries too, for bf16 and for compiled inference.
-docs/results.md has what each of the two takes.
+docs/results.md has what each takes. All of it is for large tensors: below, a longer call costs what it saves, and so does numba's
+import.
 """
+
+# once_differentiable has no types.
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-# Multiplications from which oneDNN's longer call pays.
-_WORTH_IT = 1 << 24
+# Multiplications from which oneDNN's longer call pays, and numbers from which a kernel of ours does.
+_WORTH_IT, _LARGE = 1 << 24, 1 << 18
 PLAIN = (Tensor, nn.Parameter)  # what is dealt with here: a DTensor has its own products
 
 
@@ -33,6 +40,26 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     if _is_ours(logits) and not torch.compiler.is_compiling():
         return _CrossEntropy.apply(logits, targets)  # pyright: ignore[reportReturnType]
     return F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
+
+
+def pays(x: Tensor, other: Tensor) -> bool:
+    """Whether `rms_norm`, `rotate` and `swiglu` are for x and what it meets: large, plain fp32 tensors on a CPU."""
+    return x.numel() >= _LARGE and _is_ours(x, other) and not torch.compiler.is_compiling()
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x: [..., width], weight: [width]."""
+    return _RMSNorm.apply(x.contiguous(), weight, eps)  # pyright: ignore[reportReturnType]
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """x: [batch, heads, seq, head_dim], rotation: [2, seq, head_dim / 2]."""
+    return _Rotate.apply(x, rotation)  # pyright: ignore[reportReturnType]
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up; all of one shape."""
+    return _SwiGLU.apply(gate.contiguous(), up.contiguous())  # pyright: ignore[reportReturnType]
 
 
 def _is_ours(*tensors: Tensor) -> bool:
@@ -66,6 +93,7 @@ class _Linear(torch.autograd.Function):
         return _times(x, weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, Tensor | None]:
         (grad,) = grad_outputs
         x, weight = ctx.saved_tensors
@@ -89,8 +117,87 @@ class _CrossEntropy(torch.autograd.Function):
         return -(chances.gather(1, picked)[:, 0] * predicted).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
         (grad,) = grad_outputs
         chances, picked, predicted = ctx.saved_tensors  # a second backward pass is refused, since these are written here
         weights = (grad * predicted)[:, None]
         return chances.exp_().mul_(weights).scatter_add_(1, picked, -weights), None
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        result, scale = torch.empty_like(x), x.new_empty(x.shape[:-1].numel())
+        _kernels().rms_norm(*_rows(x), _array(weight), np.float32(eps), *_rows(result), _array(scale))
+        ctx.save_for_backward(x, weight, scale)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, None]:
+        x, weight, scale = ctx.saved_tensors
+        kernels = _kernels()
+        of_x, of_weight = torch.empty_like(x), x.new_empty((kernels.PARTS, x.shape[-1]))
+        kernels.rms_norm_backward(*_rows(*grad_outputs, x), _array(weight), _array(scale), *_rows(of_x), _array(of_weight))
+        return of_x, of_weight.sum(0), None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rotation: Tensor) -> Tensor:
+        ctx.save_for_backward(rotation)
+        return _rotated(x, rotation, 1.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
+        (grad,) = grad_outputs
+        (rotation,) = ctx.saved_tensors
+        return _rotated(grad, rotation, -1.0), None
+
+
+def _rotated(x: Tensor, rotation: Tensor, direction: float) -> Tensor:
+    """[batch, heads, seq, head_dim], whose memory is [batch, seq, heads, head_dim] as that of a product is."""
+    by_token = x.transpose(1, 2).contiguous()
+    result = torch.empty_like(by_token)
+    cos, sin = map(_array, rotation)
+    _kernels().rotate(_array(by_token), cos, sin, np.float32(direction), _array(result))
+    return result.transpose(1, 2)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        result = torch.empty_like(gate)
+        _kernels().swiglu(*_rows(gate, up, result))
+        ctx.save_for_backward(gate, up)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
+        _kernels().swiglu_backward(*_rows(*grad_outputs, gate, up, of_gate, of_up))
+        return of_gate, of_up
+
+
+def _kernels() -> Any:
+    """Imported where they are first wanted, and with as many threads as torch has."""
+    import numba
+
+    from l3_platform.model import cpu_kernels
+
+    most: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore
+    numba.set_num_threads(min(torch.get_num_threads(), most))
+    return cpu_kernels
+
+
+def _rows(*tensors: Tensor) -> list[np.ndarray]:
+    """Each as an array [tokens, width]."""
+    return [_array(tensor.reshape(-1, tensor.shape[-1])) for tensor in tensors]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from l3_platform.model import cpu
 from l3_platform.model.attention import Kernel, Sdpa, document_numbers
 from l3_platform.model.config import ModelConfig, RopeScaling
-from l3_platform.model.cpu import linear, summed_cross_entropy
 
 # The fp32 logits of a chunk of the sequence are the largest tensor of a small model's step: 2^26 of them are 256 MiB.
 LOGITS_A_CHUNK = 1 << 26
@@ -59,11 +59,11 @@ class Llama(nn.Module):
         return in_chunks(self._chunk_loss, hidden, targets, LOGITS_A_CHUNK // self.config.vocab_size)
 
     def _chunk_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return summed_cross_entropy(self._logits(hidden), targets)
+        return cpu.summed_cross_entropy(self._logits(hidden), targets)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         # Tied weights are shared here, not as one parameter with two names: it stays tied when moved or sharded.
-        mixed = linear(hidden, self.tok_embeddings.weight) if self.output is None else self.output(hidden)
+        mixed = cpu.linear(hidden, self.tok_embeddings.weight) if self.output is None else self.output(hidden)
         return mixed.float()
 
 
@@ -127,7 +127,8 @@ class FeedForward(nn.Module):
         self.w3 = Linear(config.d_model, config.ffn)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        gate, up = self.w1(x), self.w3(x)
+        return self.w2(cpu.swiglu(gate, up) if cpu.pays(gate, up) else F.silu(gate) * up)
 
 
 class Linear(nn.Linear):
@@ -138,7 +139,7 @@ class Linear(nn.Linear):
         """Nothing: filled afterwards. Random numbers on the meta device would import torch's compiler, a second."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight)
+        return cpu.linear(input, self.weight)
 
 
 class Embedding(nn.Embedding):
@@ -153,6 +154,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if cpu.pays(x, self.weight):
+            return cpu.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
@@ -175,6 +178,8 @@ def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """x: [batch, heads, seq, head_dim], its halves the two members of each rotary pair."""
+    if cpu.pays(x, rotation):
+        return cpu.rotate(x, rotation)
     cos, sin = rotation
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)

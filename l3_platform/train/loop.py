@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -69,11 +70,14 @@ def train(
         record_flight()
     with ranks(needs_group=job.precision != "fp32") as here, _sole_trainer(job, here):
         run = _Run(job, fingerprint, here)
+        gc.collect()
+        gc.freeze()  # else each full collection walks all that was imported, in one rank while the others wait
         try:
             with run.watchdog:
                 run.to_the_end(on_step, stop_requested)
             return run.finish()
         finally:
+            gc.unfreeze()
             run.checkpoints.close(job.shutdown_seconds)
             if run.ledger:
                 run.ledger.close()

@@ -1,16 +1,20 @@
 """What a CPU does by itself against what torch does."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from l3_platform.model import Llama, ModelConfig, cpu
+from l3_platform.model.llama import rotary_table, rotate
 
 
 @pytest.fixture(autouse=True)
 def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_WORTH_IT", 1)
+    monkeypatch.setattr(cpu, "_LARGE", 1)
 
 
 def gradients(result: Tensor, *inputs: Tensor) -> list[Tensor]:
@@ -49,6 +53,93 @@ def test_the_loss_and_its_gradient_are_torchs_and_nothing_of_the_size_of_the_log
         torch.testing.assert_close(cpu.summed_cross_entropy(scores.clone(), targets), loss)
 
 
+def close_to_exact(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """Values and gradients, against the plain formula in double precision."""
+    singles = [tensor.detach().requires_grad_() for tensor in inputs]
+    doubles = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    found, expected = ours(*singles), plain(*doubles)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    grad = torch.randn(found.shape)
+    of_found, of_expected = torch.autograd.grad(found, singles, grad), torch.autograd.grad(expected, doubles, grad.double())
+    for one, other in zip(of_found, of_expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 50, 24), (200, 7), (1, 24)])  # more and fewer tokens than sums have parts
+def test_a_norm_in_one_pass_is_torchs(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x, weight = 3.0 * torch.randn(shape), torch.randn(shape[-1])
+    x[..., 0, :] = 0.0
+    close_to_exact(lambda x, w: cpu.rms_norm(x, w, 1e-5), lambda x, w: F.rms_norm(x, w.shape, w, 1e-5), x, weight)
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+def test_a_rotation_in_one_pass_is_the_models_own(by_token: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    table = rotary_table(9, 6, 500.0, torch.device("cpu"))
+    x = torch.randn(2, 9, 3, 6).transpose(1, 2) if by_token else torch.randn(2, 3, 9, 6)
+    with monkeypatch.context() as plain:
+        plain.setattr(cpu, "PLAIN", ())
+        exact = x.double().requires_grad_()
+        expected = rotate(exact, table)  # in fp32, as anywhere
+        of_exact = gradients(expected, exact)[0]
+    ours = x.requires_grad_()
+    found = rotate(ours, table)
+    assert "_Rotate" in str(found.grad_fn)
+    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients(found, ours)[0], of_exact.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_swiglu_in_one_pass_is_torchs_however_far_its_gate() -> None:
+    torch.manual_seed(0)
+    gate, up = 8.0 * torch.randn(3, 40, 31), torch.randn(3, 40, 31)
+    gate[0, 0, :6] = torch.tensor([-200.0, -90.0, -0.0, 0.0, 90.0, 200.0])
+    close_to_exact(cpu.swiglu, lambda gate, up: F.silu(gate) * up, gate, up)
+    broken = cpu.swiglu(torch.tensor([[float("nan"), float("inf")]]), torch.ones(1, 2))
+    assert broken[0, 0].isnan() and broken[0, 1].isinf()
+
+
+def test_a_model_of_large_tensors_has_the_loss_and_gradients_of_torchs_own_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Llama(ModelConfig(vocab_size=64, d_model=32, layers=2, heads=4, kv_heads=2, ffn=48))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randint(0, 64, (3, 20))
+
+    def step() -> tuple[Tensor, list[Tensor]]:
+        loss = model(tokens, tokens, bos_id=5)
+        return loss.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
+
+    loss, found = step()
+    monkeypatch.setattr(cpu, "PLAIN", ())
+    expected_loss, expected = step()
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-5, atol=0)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
+
+
+def test_the_gradient_of_a_norm_does_not_depend_on_the_threads() -> None:
+    torch.manual_seed(0)
+    x, weight, threads, found = (
+        torch.randn(999, 33, requires_grad=True),
+        torch.randn(33, requires_grad=True),
+        torch.get_num_threads(),
+        [],
+    )
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        found.append(gradients(cpu.rms_norm(x, weight, 1e-5), x, weight))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_gradient_of_a_gradient_is_refused_not_wrong() -> None:
+    x, weight = torch.randn(4, 8, requires_grad=True), torch.randn(8, requires_grad=True)
+    (first,) = torch.autograd.grad(cpu.rms_norm(x, weight, 1e-5).sin().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def test_a_second_backward_pass_is_refused_not_wrong() -> None:
     logits = torch.randn(4, 9, requires_grad=True) * 1.0
     loss = cpu.summed_cross_entropy(logits, torch.tensor([1, 2, 3, 4]))
@@ -60,6 +151,7 @@ def test_a_second_backward_pass_is_refused_not_wrong() -> None:
 def test_other_precisions_are_left_to_torch() -> None:
     x, weight = torch.randn(4, 8, dtype=torch.bfloat16, requires_grad=True), torch.randn(6, 8, dtype=torch.bfloat16)
     assert "_Linear" not in str(cpu.linear(x, weight).grad_fn)
+    assert not cpu.pays(x, weight)
     assert "_CrossEntropy" not in str(cpu.summed_cross_entropy(x.double(), torch.tensor([1, 2, 3, 4])).grad_fn)
 
 
