@@ -2,19 +2,21 @@
 
 Ours is the whole loop, `l3_platform.train`, in the environment that its launcher gives it: data order, ledger, learning rate,
 metrics. A peer is its model in the plain loop that its users write, with torch's fused AdamW, fed from memory. Each is run
-as it is and with torch.compile (ours: train.compile). Rounds alternate, and the best of each counts.
+as it is and with torch.compile (ours: train.compile). All are in memory at once and take turns, a step each, while the others
+wait: a shared machine's pace differs by a quarter from minute to minute, but hardly from one step to the next.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,70 +34,116 @@ SHAPES = {
     "larger": (ModelConfig(vocab_size=16_384, d_model=512, layers=8, heads=8, kv_heads=4, ffn=1408), 4, 512),
 }
 WARM_UP, BARS = 5, {"transformers": 1.2, "litgpt": 1.0}
-COMPILED = ", compiled"
+WAYS = {"as it comes": "", "compiled": ", compiled"}
+TOOK = "seconds: "
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--one", nargs=2, metavar=("WHO", "SHAPE"), help="print the tokens a second of one")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--one", nargs=2, metavar=("WHO", "SHAPE"), help="a step for each line of stdin")
     options = parser.parse_args(arguments)
     if options.one:
         who, shape = options.one
         name, comma, _ = who.partition(",")
-        print(json.dumps(RUNNERS[name](*SHAPES[shape], options.steps, options.threads, compiled=bool(comma))))
+        RUNNERS[name](*SHAPES[shape], WARM_UP + options.steps, options.threads, _Turns(), compiled=bool(comma))
         return
     for shape in options.shapes:
-        config, rows, seq_len = SHAPES[shape]
-        best = dict.fromkeys([name + way for way in ("", COMPILED) for name in RUNNERS], 0.0)
-        for _ in range(options.rounds):
-            for who in best:
-                best[who] = max(best[who], _alone(who, shape, options))
-        title = (
-            f"Training, {parameters(config):,} parameters, {rows} sequences of {seq_len} tokens, {options.threads} threads, fp32"
-        )
-        table = Table("who", "tokens/s", "ours is", "ours, compiled, is", title=title)
-        for who, pace in best.items():
-            table.add_row(who, f"{pace:,.0f}", *(f"{best[ours] / pace:.2f} x" for ours in ("l3", f"l3{COMPILED}")))
-            name, way, _ = who.partition(COMPILED)
-            if name in BARS:
-                ratios.note(f"training, {shape} model, tokens a second: {who}", best["l3" + way] / pace, bar=BARS[name])
-        Console().print(table)
+        for way in options.ways:
+            _compare(shape, way, options)
 
 
-def _alone(who: str, shape: str, options: argparse.Namespace) -> float:
-    command = [sys.executable, "-m", "benchmarks.training", "--one", who, shape]
-    command += ["--steps", str(options.steps), "--threads", str(options.threads)]
-    ours = rank_environment(options.threads) if who.startswith("l3") else {}  # as its launcher starts it
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ours)
-    if done.returncode:
-        raise SystemExit(f"{who}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def _compare(shape: str, way: str, options: argparse.Namespace) -> None:
+    config, rows, seq_len = SHAPES[shape]
+    seconds = _in_turns([name + WAYS[way] for name in RUNNERS], shape, options)
+    ours = seconds["l3" + WAYS[way]]
+    table = Table(
+        *("who", "tokens/s", "best step", "ours is", "by its best step", "by the middle of pairs"),
+        title=f"Training {way}, {parameters(config):,} parameters, {rows} × {seq_len} tokens, {options.threads} threads, "
+        f"fp32, {options.steps} steps in turns",
+    )
+    for who, taken in seconds.items():
+        pairs = statistics.median(theirs / mine for theirs, mine in zip(taken, ours, strict=True))
+        ratio = sum(taken) / sum(ours)
+        cells = (f"{rows * seq_len * len(taken) / sum(taken):,.0f}", f"{min(taken):.3f} s")
+        table.add_row(who, *cells, *(f"{times:.2f} x" for times in (ratio, min(taken) / min(ours), pairs)))
+        if (name := who.partition(",")[0]) in BARS:
+            ratios.note(f"training, {shape} model, tokens a second: {who}", ratio, bar=BARS[name])
+    Console(width=140).print(table)
 
 
-def _l3(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, *, compiled: bool) -> float:
+def _in_turns(whos: Sequence[str], shape: str, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of each step of each, without those of the warm-up."""
+    seconds: dict[str, list[float]] = {who: [] for who in whos}
+    with ExitStack() as stack:
+        running = {}
+        for who in whos:
+            command = [sys.executable, "-m", "benchmarks.training", "--one", who, shape]
+            command += ["--steps", str(options.steps), "--threads", str(options.threads)]
+            ours = rank_environment(options.threads) if who.startswith("l3") else {}  # as its launcher starts it
+            error = stack.enter_context(tempfile.TemporaryFile("w+"))
+            child = subprocess.Popen(
+                command, text=True, env=os.environ | ours, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=error
+            )
+            stack.callback(child.wait)
+            stack.callback(child.kill)
+            running[who] = (child, error)
+        for step in range(WARM_UP + options.steps):
+            for who, (child, error) in running.items():
+                assert child.stdin and child.stdout
+                try:
+                    print(file=child.stdin, flush=True)
+                    line = next(line for line in child.stdout if line.startswith(TOOK))
+                except (StopIteration, BrokenPipeError):
+                    error.seek(0)
+                    raise SystemExit(f"{who}: {error.read()[-2000:]}") from None
+                if step >= WARM_UP:
+                    seconds[who].append(float(line.removeprefix(TOOK)))
+    return seconds
+
+
+class _Turns:
+    """A step begins when the parent says so, and tells it how long it took."""
+
+    def wait(self) -> None:
+        sys.stdin.readline()
+        self._began = time.perf_counter()
+
+    def over(self) -> None:
+        print(f"{TOOK}{time.perf_counter() - self._began}", flush=True)
+
+
+def _l3(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, turns: _Turns, *, compiled: bool) -> None:
     from l3_platform.settings import Stage
     from l3_platform.train import TrainJob
     from l3_platform.train.loop import train
 
     batch = rows * seq_len
-    seen: list[dict[str, float]] = []
+    done = 0
+
+    def after_step(row: dict[str, float]) -> None:
+        nonlocal done
+        turns.over()
+        done += 1
+        if done < steps:
+            turns.wait()
+
     with tempfile.TemporaryDirectory() as folder:
         stream = Path(folder) / "tokens.bin"
         np.random.default_rng(0).integers(0, config.vocab_size, 4 * steps * batch).astype("<u4").tofile(stream)
         job = TrainJob(
             folder=f"{folder}/run", output=f"{folder}/model", model=config, data={"web": (str(stream),)}, shares={"web": 1.0},
-            bos_id=0, eos_id=1, total_tokens=(WARM_UP + steps) * batch, ramp=(Stage(batch_tokens=batch, seq_len=seq_len),),
+            bos_id=0, eos_id=1, total_tokens=steps * batch, ramp=(Stage(batch_tokens=batch, seq_len=seq_len),),
             learning_rate=1e-4, threads=threads, document_mask=False, compile=compiled,
         )  # fmt: skip
-        train(job, seen.append)
-    return steps * batch / sum(row["seconds"] for row in seen[WARM_UP:])
+        turns.wait()
+        train(job, after_step)
 
 
-def _transformers(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, *, compiled: bool) -> float:
+def _transformers(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, turns: _Turns, *, compiled: bool) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(
@@ -111,10 +159,10 @@ def _transformers(config: ModelConfig, rows: int, seq_len: int, steps: int, thre
     def loss_of(tokens: Any) -> Any:
         return model(input_ids=tokens[:, :-1], labels=tokens[:, :-1], use_cache=False).loss
 
-    return _plain_loop(model, loss_of, config, rows, seq_len, steps, threads)
+    _plain_loop(model, loss_of, config, rows, seq_len, steps, threads, turns)
 
 
-def _litgpt(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, *, compiled: bool) -> float:
+def _litgpt(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, turns: _Turns, *, compiled: bool) -> None:
     from litgpt import GPT, Config
     from litgpt.utils import chunked_cross_entropy
 
@@ -131,28 +179,26 @@ def _litgpt(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: i
     def loss_of(tokens: Any) -> Any:
         return chunked_cross_entropy(model(tokens[:, :-1]), tokens[:, 1:], chunk_size=0)
 
-    return _plain_loop(model, loss_of, config, rows, seq_len, steps, threads)
+    _plain_loop(model, loss_of, config, rows, seq_len, steps, threads, turns)
 
 
 def _plain_loop(
-    model: Any, loss_of: Callable[[Any], Any], config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int
-) -> float:
+    model: Any, loss_of: Callable[[Any], Any], config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, turns: _Turns
+) -> None:
     import torch
 
     torch.set_num_threads(threads)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    data = torch.from_numpy(np.random.default_rng(0).integers(0, config.vocab_size, (WARM_UP + steps, rows, seq_len + 1)))
-    started = 0.0
-    for step, tokens in enumerate(data):
-        if step == WARM_UP:
-            started = time.perf_counter()
+    data = torch.from_numpy(np.random.default_rng(0).integers(0, config.vocab_size, (steps, rows, seq_len + 1)))
+    for tokens in data:
+        turns.wait()
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(tokens)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         loss.item()
-    return steps * rows * seq_len / (time.perf_counter() - started)
+        turns.over()
 
 
 RUNNERS = {"l3": _l3, "transformers": _transformers, "litgpt": _litgpt}

@@ -1,5 +1,5 @@
-"""What a CPU does faster than torch does by itself, with the same results to rounding: products by oneDNN, cross-entropy in place,
-and in one pass each what lies between the products (`cpu_kernels`).
+"""What a CPU does faster than torch does by itself, with the same results to rounding: products by oneDNN, and what lies between
+them, the loss included, in one pass each (`cpu_kernels`).
 
 On x86 torch multiplies fp32 matrices by MKL and keeps oneDNN, which it carries too, for bf16 and for compiled inference.
 docs/results.md has what each takes. All of it is for large tensors: below, a longer call costs what it saves, and so does numba's
@@ -34,11 +34,11 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed negative log-likelihood of `targets` [tokens], nats, where a target of -100 is not predicted.
 
-    On a CPU the fp32 `logits` [tokens, vocab] are overwritten: at a vocabulary of many thousand words two more tensors of
-    their size, as `F.cross_entropy` makes, are the largest of a small model's step.
+    On a CPU large fp32 `logits` [tokens, vocab] are overwritten by their gradient: at a vocabulary of many thousand words two more
+    tensors of their size, as `F.cross_entropy` makes, are the largest of a small model's step.
     """
-    if _is_ours(logits) and not torch.compiler.is_compiling():
-        return _CrossEntropy.apply(logits, targets)  # pyright: ignore[reportReturnType]
+    if pays(logits, logits):
+        return _CrossEntropy.apply(logits.contiguous(), targets)  # pyright: ignore[reportReturnType]
     return F.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
 
 
@@ -109,20 +109,18 @@ class _Linear(torch.autograd.Function):
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        chances = logits.detach()
-        torch.ops.aten._log_softmax.out(chances, 1, False, out=chances)
-        predicted = targets >= 0
-        picked = targets.clamp(min=0)[:, None]
-        ctx.save_for_backward(chances, picked, predicted)
-        return -(chances.gather(1, picked)[:, 0] * predicted).sum()
+        losses, wholes = logits.new_empty(len(logits)), logits.new_empty(len(logits))
+        _kernels().cross_entropy(_array(logits), _array(targets), _array(losses), _array(wholes))
+        ctx.save_for_backward(logits, targets, wholes)
+        return losses.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
-        (grad,) = grad_outputs
-        chances, picked, predicted = ctx.saved_tensors  # a second backward pass is refused, since these are written here
-        weights = (grad * predicted)[:, None]
-        return chances.exp_().mul_(weights).scatter_add_(1, picked, -weights), None
+        logits, targets, wholes = ctx.saved_tensors
+        _kernels().cross_entropy_backward(_array(logits), _array(targets), _array(wholes), np.float32(grad_outputs[0].item()))
+        torch.autograd.graph.increment_version(logits)  # so that a second backward pass is refused
+        return logits.detach(), None
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""RMSNorm, rotary embedding and SwiGLU, forward and backward, each in one pass over fp32 arrays; compiled by numba.
+"""RMSNorm, rotary embedding, SwiGLU and cross-entropy, forward and backward, each in one pass over fp32 arrays; compiled by numba.
 
 torch's own ways read and write an array of all tokens five to fifteen times. Numbers do not depend on how many threads there are.
 """
@@ -84,6 +84,40 @@ def swiglu_backward(grad, gate, up, of_gate, of_up):
             passed = gate[t, j] * open_
             of_up[t, j] = grad[t, j] * passed
             of_gate[t, j] = grad[t, j] * up[t, j] * (open_ + passed * (_ONE - open_))
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath=SUMS)
+def cross_entropy(logits, targets, losses, wholes):
+    """logits: [tokens, vocab]; targets, losses: [tokens], a loss of 0 where a target is negative; wholes: [tokens], the logarithm of
+    what a token's exponentials sum to."""
+    for t in prange(len(logits)):
+        row, total = logits[t], np.float32(0.0)
+        highest = _highest(row)
+        for j in range(len(row)):
+            total += _exp(row[j] - highest) + (row[j] - row[j])  # 0, but for what is not finite
+        wholes[t] = highest + np.log(total)
+        losses[t] = wholes[t] - row[targets[t]] if targets[t] >= 0 else np.float32(0.0)
+
+
+@njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def cross_entropy_backward(logits, targets, wholes, grad):
+    """Overwrites `logits` with the gradient of the summed losses, times `grad`."""
+    for t in prange(len(logits)):
+        row = logits[t]
+        if targets[t] < 0:
+            row[:] = 0.0
+            continue
+        for j in range(len(row)):
+            row[j] = _exp(row[j] - wholes[t]) * grad
+        row[targets[t]] -= grad
+
+
+@njit(inline="always", fastmath={"reassoc", "nnan", "nsz"})
+def _highest(row):
+    highest = row[0]
+    for j in range(1, len(row)):
+        highest = max(highest, row[j])
+    return highest
 
 
 @njit(inline="always", fastmath={"contract"})

@@ -70,14 +70,13 @@ def clip_gradients(model: nn.Module, scale: float, max_norm: float, pipeline: An
     the cut, 0-dim. Ranks of the group `pipeline` hold different parameters."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     pieces = [local(g) for g in gradients]
-    torch._foreach_mul_(pieces, scale)
     squares = [norm.float() ** 2 for norm in torch._foreach_norm(pieces)]
     groups = [_groups_that_share(g) for g in gradients]
     total = torch.stack([_sum(squares, groups, same) for same in dict.fromkeys(groups)]).sum()
     if pipeline is not None:
         torch.distributed.all_reduce(total, group=pipeline)
-    norm = total.sqrt()
-    torch._foreach_mul_(pieces, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    norm = total.sqrt() * scale
+    torch._foreach_mul_(pieces, scale * (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
 

@@ -44,13 +44,21 @@ def test_the_loss_and_its_gradient_are_torchs_and_nothing_of_the_size_of_the_log
     logits = x * 1.0
     loss, expected = cpu.summed_cross_entropy(logits, targets), F.cross_entropy(exact, targets, reduction="sum")
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
-    assert loss.grad_fn is not None and loss.grad_fn.saved_tensors[0].data_ptr() == logits.data_ptr()  # type: ignore[attr-defined]
+    of_logits = loss.grad_fn.saved_tensors[0]  # type: ignore[union-attr]
+    assert of_logits.data_ptr() == logits.data_ptr()
     (loss / 60).backward()
     (expected / 60).backward()
     assert x.grad is not None and exact.grad is not None
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-9)
     with torch.no_grad():
         torch.testing.assert_close(cpu.summed_cross_entropy(scores.clone(), targets), loss)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_logit_that_is_no_number_makes_the_loss_none(broken: float) -> None:
+    logits = torch.randn(20, 70)
+    logits[3, 60] = broken
+    assert cpu.summed_cross_entropy(logits, torch.zeros(20, dtype=torch.int64)).isnan()
 
 
 def close_to_exact(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor) -> None:
