@@ -100,14 +100,20 @@ def compare(texts: list[str]) -> list[str]:
 
     of_words(their_repetition)()
     of_words(their_quality)()
+    both = (repetition_filter, quality_filter)
     lines = [
+        row(
+            "Rae statistics, same words",
+            lambda: (repetition(column, words), quality(column, words)),
+            lambda: theirs(*both),
+            len(texts),
+        ),
         row("Rae repetition, same words", lambda: repetition(column, words), lambda: theirs(repetition_filter), len(texts)),
         row("Rae quality, same words", lambda: quality(column, words), lambda: theirs(quality_filter), len(texts)),
     ]
     their_repetition.split_into_words = their_quality.split_into_words = cut
     if importlib.util.find_spec("spacy") is None:
         return lines
-    both = (repetition_filter, quality_filter)
     return [*lines, row("Rae statistics, from text", lambda: text_heuristics(column), lambda: theirs(*both), len(texts), rounds=2)]
 
 

@@ -255,13 +255,13 @@ def byte_places(letters, bounds, forward, backward, bytes_before, spaced, spaced
     characters before each word, `forward` and `backward` powers of BASE and INVERSE. Returns whether no word holds a space: only
     then are equal n-grams cut into equal words."""
     start, size = bounds[0], bounds[-1] - bounds[0]
-    total, blanks = np.uint64(0), 0
+    bytes_before[0], blanks = 0, 0
+    for j in range(size):  # vector instructions; sums are one after another
+        bytes_before[j + 1] = (np.uint64(load8(letters, start + j)) + ONE) * forward[j]
     for j in range(size):
-        byte = load8(letters, start + j)
-        bytes_before[j] = total
-        total += (np.uint64(byte) + ONE) * forward[j]
-        blanks += byte == BLANK
-    bytes_before[size] = total
+        blanks += load8(letters, start + j) == BLANK
+    for j in range(size):
+        bytes_before[j + 1] += bytes_before[j]
     ascii = characters(letters, start, bounds[-1]) == size
     joined[0], spaced[0], ends[0] = 0, 0, 0
     for i in range(len(bounds) - 1):
@@ -481,7 +481,8 @@ def given_word_marks(letters, bounds, lists, marks, alphabetic, no_punctuation, 
         for i in range(lists[d], lists[d + 1]):
             start, end = bounds[i], bounds[i + 1]
             found, size, at = 0, 0, start
-            if (ascii or end - start <= 8) and begins_with_letters(letters, start, end):
+            beginning = first_bytes(letters, start, end)
+            if (ascii or end - start <= 8) and has_only_ascii_with_a_letter(beginning):
                 found, size, at = alphabetic | no_punctuation, end - start, end
             while at < end:
                 byte = load8(letters, at)
@@ -497,20 +498,35 @@ def given_word_marks(letters, bounds, lists, marks, alphabetic, no_punctuation, 
             if found & no_punctuation:
                 words += 1
                 chars += size
-            if end - start <= longest_stop_word:
+            if longest_stop_word <= 8:
+                hashes[seen] = hash_of_few(beginning, end - start)
+            elif end - start <= longest_stop_word:
                 hashes[seen] = hash_bytes(letters, start, end)
-                seen += (maybe >> (hashes[seen] >> SIX_BITS)) & ONE != 0
+            seen += (end - start <= longest_stop_word) & ((maybe >> (hashes[seen] >> SIX_BITS)) & ONE != 0)
         counts[d, 0], counts[d, 1], counts[d, 2], counts[d, 3] = lists[d + 1] - lists[d], words, chars, with_letter
         counts[d, 4] = distinct_hits(hashes, seen, stop_words)
 
 
 @jit
-def begins_with_letters(data, start, end):
-    """Whether the first eight bytes of data[start:end] are ASCII with a letter among them. Says no where it cannot look."""
-    if start + 8 > len(data):
-        return False
-    word = load64(data, start)
-    if end - start < 8:
-        word &= (ONE << np.uint64(8 * (end - start))) - ONE
+def first_bytes(data, start, end):
+    """data[start:end] cut to eight bytes, as one little-endian word, with zeros behind a shorter one."""
+    size = min(end - start, 8)
+    if start + 8 <= len(data):
+        return load64(data, start) & ((ONE << np.uint64(8 * size)) - ONE if size < 8 else ~np.uint64(0))
+    word = np.uint64(0)
+    for i in range(size):
+        word |= np.uint64(data[start + i]) << np.uint64(8 * i)
+    return word
+
+
+@jit
+def hash_of_few(word, size):
+    """`hash_bytes` of the first `size` bytes of a word, one to eight."""
+    value = (np.uint64(size) + ONE ^ word) * BASE
+    return (value ^ value >> HALF) * MIX
+
+
+@jit
+def has_only_ascii_with_a_letter(word):
     small = word | EACH * np.uint64(0x20)
     return word & EACH * np.uint64(0x80) == 0 and (small + FROM_A) & ~(small + BEHIND_Z) & EACH * np.uint64(0x80) != 0

@@ -9,10 +9,11 @@ import numpy as np
 
 from l3_platform.curate.characters import BREAK, BULLET, TERMINAL, WHITE
 from l3_platform.curate.kernels import EACH, HALF, characters, code_point, hash_bytes, jit
-from l3_platform.unaligned import load8, load64
+from l3_platform.unaligned import load8, load64, lowest_bit
 
-HIGHEST, LINE_FEEDS = EACH * np.uint64(0x80), EACH * np.uint64(0x0A)
 LINE_FEED, CARRIAGE_RETURN, HASH, FULL_STOP, ELLIPSIS = 0x0A, 0x0D, 0x23, 0x2E, 0x2026
+HIGHEST, SPACES, LINE_FEEDS = EACH * np.uint64(0x80), EACH * np.uint64(0x20), EACH * np.uint64(LINE_FEED)
+HASHES, FULL_STOPS = EACH * np.uint64(HASH), EACH * np.uint64(FULL_STOP)
 
 SEGMENT_COLUMNS = ("chars", "paragraphs", "dup_paragraphs", "dup_paragraph_chars", "segments", "dup_segments", "dup_segment_chars")
 LINE_COLUMNS = ("lines", "filled_lines", "bullet_lines", "ellipsis_lines", "terminal_lines", "hashes", "ellipses")
@@ -65,13 +66,19 @@ def segments_of(data, start, end, breaks, hashes, bounds):
 def next_line_feed(data, i, end):
     """Where the next line feed is, or the end; eight bytes at a time while there is none."""
     while i + 8 <= end:
-        other = load64(data, i) ^ LINE_FEEDS
-        if (other - EACH) & ~other & HIGHEST:  # one of its bytes is 0
-            break
+        found = zero_bytes(load64(data, i) ^ LINE_FEEDS)
+        if found:
+            return i + (lowest_bit(found) >> 3)
         i += 8
     while i < end and load8(data, i) != LINE_FEED:
         i += 1
     return i
+
+
+@jit
+def zero_bytes(word):
+    """The highest bit of the lowest byte that is 0 is the lowest one set; 0: no byte is."""
+    return (word - EACH) & ~word & HIGHEST
 
 
 @jit
@@ -130,10 +137,10 @@ def line_statistics(data, offsets, signs, special, counts):
         i, end = offsets[d], offsets[d + 1]
         counts[d, :] = 0
         line, dots = i, 0
-        while i < end:
-            if not special[load8(data, i)]:
-                i += 1
-                continue
+        while True:
+            i = next_special(data, i, end, special)
+            if i == end:
+                break
             point, size = code_point(data, i, end)
             dots = dots + 1 if point == FULL_STOP and i > line and data[i - 1] == FULL_STOP else 1
             counts[d, 5] += point == HASH
@@ -146,6 +153,27 @@ def line_statistics(data, offsets, signs, special, counts):
             i = following
         if line < end:
             close_line(data, line, end, signs, counts[d])
+
+
+@jit
+def next_special(data, i, end, special):
+    """Where the next byte is for which `special` is set, or the end. Such a byte is a control character, a hash sign, a full stop or
+    none of ASCII: eight at a time while there is none of these."""
+    while i + 8 <= end:
+        word = load64(data, i)
+        found = zero_bytes(word ^ HASHES) | zero_bytes(word ^ FULL_STOPS) | ((word - SPACES) & ~word | word) & HIGHEST
+        if not found:
+            i += 8
+            continue
+        i += lowest_bit(found) >> 3
+        while i < end and load8(data, i) >= 0x80 and not special[load8(data, i)]:  # a script of its own
+            i += 1
+        if i == end or special[load8(data, i)]:
+            return i
+        i += load8(data, i) < 0x80
+    while i < end and not special[load8(data, i)]:
+        i += 1
+    return i
 
 
 @jit
