@@ -409,7 +409,7 @@ def new_tables(keys):
     numbers = np.empty((2, keys + 1), np.int64)
     return Tables(
         np.empty(keys + 1, np.uint64),
-        np.empty(2 * slots, np.uint8),
+        np.empty(4 * slots, np.uint8),
         np.zeros((slots, 2), np.uint64),
         numbers[0],
         numbers[1],
@@ -429,7 +429,7 @@ def slots_for(keys):
 @jit
 def see(tables, places):
     """Marks the slots of tables.keys[:places] as seen once or more often, whatever keys meet there."""
-    size = 2 * slots_for(places)
+    size = 4 * slots_for(places)
     mask = size - ONE
     tables.seen[: int(size)] = 0
     for k in range(places):

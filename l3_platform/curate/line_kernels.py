@@ -157,8 +157,8 @@ def line_statistics(data, offsets, signs, special, counts):
 
 @jit
 def next_special(data, i, end, special):
-    """Where the next byte is for which `special` is set, or the end. Such a byte is a control character, a hash sign, a full stop or
-    none of ASCII: eight at a time while there is none of these."""
+    """Where the next byte is for which `special` is set, or the end. Such a byte is a control character, a hash sign, a full stop
+    or none of ASCII: eight at a time while there is none of these."""
     while i + 8 <= end:
         word = load64(data, i)
         found = zero_bytes(word ^ HASHES) | zero_bytes(word ^ FULL_STOPS) | ((word - SPACES) & ~word | word) & HIGHEST

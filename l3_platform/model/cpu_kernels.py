@@ -88,8 +88,8 @@ def swiglu_backward(grad, gate, up, of_gate, of_up):
 
 @njit(parallel=True, cache=True, nogil=True, fastmath=SUMS)
 def cross_entropy(logits, targets, losses, wholes):
-    """logits: [tokens, vocab]; targets, losses: [tokens], a loss of 0 where a target is negative; wholes: [tokens], the logarithm of
-    what a token's exponentials sum to."""
+    """logits: [tokens, vocab]; targets, losses: [tokens], a loss of 0 where a target is negative; wholes: [tokens], the logarithm
+    of what a token's exponentials sum to."""
     for t in prange(len(logits)):
         row, total = logits[t], np.float32(0.0)
         highest = _highest(row)

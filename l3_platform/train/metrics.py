@@ -1,7 +1,7 @@
 """Metrics of a run: `metrics.jsonl` in its folder is the record, MLflow a mirror that may fall behind or be away.
 
 The mirror's thread reads the record, so an outage costs nothing: no queue grows, no step waits, and what was missed is
-sent when the server is back or the run is resumed. MLflow is imported only in that thread, and only with an address.
+sent when the server is back or the run is resumed. What speaks to MLflow is imported only in that thread, and only with an address.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from l3_platform.train.job import write_text
+
+if TYPE_CHECKING:
+    from l3_platform.train.mlflow_client import Client
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +72,6 @@ def read(folder: str | Path) -> list[Row]:
 class Mirror(threading.Thread):
     """Sends new lines of the record to an MLflow run, in batches, until told to finish."""
 
-    BATCH = 1000  # MLflow's limit of metrics a call
     SECONDS = 5.0  # between calls: on a laptop the server shares the trainers' cores
 
     def __init__(self, path: Path, tracking_uri: str, run_id: str) -> None:
@@ -103,11 +105,13 @@ class Mirror(threading.Thread):
             final = self._final  # read before the record: what was written before `finish` is then in it
             try:
                 if client is None:
-                    client = _client(self._uri)
-                    sent_step = self._last_step(client)
+                    from l3_platform.train.mlflow_client import client_for
+
+                    client = client_for(self._uri)
+                    sent_step = client.last_step(self._run_id)  # of what an earlier attempt has sent
                 sent_step = self._send_new(client, sent_step)
                 if final is not None:
-                    self._send(client, [(name, value, int(sent_step)) for name, value in sorted(final.items())])
+                    client.log(self._run_id, [(name, value, int(sent_step)) for name, value in sorted(final.items())])
                     break
                 pause, away = self.SECONDS, False
             except Exception as error:  # whatever a tracking server does, training goes on
@@ -119,35 +123,13 @@ class Mirror(threading.Thread):
                     return
         self._done.set()
 
-    def _last_step(self, client: Any) -> int:
-        """Of what an earlier attempt of the run has sent."""
-        history = client.get_metric_history(self._run_id, "loss")
-        return max((metric.step for metric in history), default=-1)
-
-    def _send_new(self, client: Any, sent_step: int) -> int:
+    def _send_new(self, client: Client, sent_step: int) -> int:
         with open(self._path, "rb") as file:
             file.seek(self._offset)
             lines = file.read().splitlines(keepends=True)
         lines = [line for line in lines if line.endswith(b"\n")]
         rows = [row for row in map(json.loads, lines) if row["step"] > sent_step]
-        self._send(
-            client, [(name, value, int(row["step"])) for row in rows for name, value in row.items() if name not in _NO_METRIC]
-        )
+        values = [(name, value, int(row["step"])) for row in rows for name, value in row.items() if name not in _NO_METRIC]
+        client.log(self._run_id, values)
         self._offset += sum(map(len, lines))
         return max([sent_step, *(int(row["step"]) for row in rows)])
-
-    def _send(self, client: Any, values: list[tuple[str, float, int]]) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        for start in range(0, len(values), self.BATCH):
-            batch = [Metric(name, value, now, step) for name, value, step in values[start : start + self.BATCH]]
-            client.log_batch(self._run_id, metrics=batch, synchronous=True)
-
-
-def _client(uri: str) -> Any:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    from mlflow.tracking import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)

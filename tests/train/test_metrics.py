@@ -1,14 +1,19 @@
 """The record of a run, and its mirror in MLflow."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from l3_platform.train import mlflow_client
 from l3_platform.train.metrics import FILE, Metrics, read
 
 
@@ -61,15 +66,61 @@ def test_a_tracking_server_that_is_away_costs_a_step_nothing(tmp_path: Path, cap
     assert "they are in" in caplog.text
 
 
+@pytest.fixture(params=["server", "database"])
+def tracking_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "database":
+        yield f"sqlite:///{tmp_path}/mlflow.db"
+        return
+    from l3_platform.orchestration.services import running_mlflow
+
+    with running_mlflow(tmp_path / "home") as server:
+        assert server is not None
+        server.wait_ready()
+        yield server.url
+
+
 @pytest.mark.slow
-def test_mlflow_gets_each_step_once_whatever_was_interrupted(tmp_path: Path) -> None:
+def test_mlflow_gets_each_step_once_whatever_was_interrupted(tmp_path: Path, tracking_uri: str) -> None:
     from mlflow.tracking import MlflowClient
 
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client = MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=tracking_uri)
     run_id = client.create_run(client.create_experiment("test")).info.run_id
-    write(tmp_path, rows(1, 7), uri=uri, run_id=run_id)
-    write(tmp_path, rows(5, 9), resumed=4, uri=uri, run_id=run_id)
+    broken = [{**row, "grad_norm": number} for row, number in zip(rows(1, 2), (float("nan"), float("inf")), strict=True)]
+    write(tmp_path, [*broken, *rows(3, 7)], uri=tracking_uri, run_id=run_id)
+    write(tmp_path, rows(5, 9), resumed=4, uri=tracking_uri, run_id=run_id)
     history = client.get_metric_history(run_id, "loss")
     assert sorted((metric.step, metric.value) for metric in history) == [(row["step"], row["loss"]) for row in rows(1, 9)]
     assert client.get_run(run_id).data.metrics["held_out_loss/web"] == 1.5
+    assert [metric.step for metric in client.get_metric_history(run_id, "grad_norm")] == [1, 2]
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "databricks", "https://user:word@tracking.example", "http://127.0.0.1:1"])
+def test_mlflows_own_client_is_asked_where_an_address_is_not_enough(
+    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(mlflow_client, "Library", lambda uri: asked.append(uri))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING_")]:
+        monkeypatch.delenv(name)
+    mlflow_client.client_for(uri)
+    assert asked == ([] if uri.startswith("http:") else [uri])
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+    mlflow_client.client_for(uri)
+    assert asked[-1:] == [uri]
+
+
+def test_a_server_that_refuses_is_quoted(tmp_path: Path) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(400)
+            self.end_headers()
+            self.wfile.write(b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no such run"}')
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(OSError, match=r"400.*no such run"):
+            mlflow_client.Http(f"http://127.0.0.1:{server.server_port}").log("run", [("loss", 1.0, 1)])
