@@ -28,7 +28,7 @@ def launched(
     if multiprocessing.parent_process() is not None:
         die_with_parent()
     cluster = getattr(settings, settings.train.launcher, None)  # the section that is named as the launcher is
-    result = run_training(job, settings.train, cluster, on_line=careful_log(context, every_seconds=2.0))
+    result = run_training(job, settings.train, cluster, on_line=careful_log(context, every_seconds=5.0))
     if notes is not None:
         from l3_platform.launch.effective_time import effective_time
         from l3_platform.launch.interruptions import settle
