@@ -1,8 +1,9 @@
 """What Dagster and MLflow cost a training: the same job by torchrun alone, and as an asset that logs to an MLflow server.
 
 Both are whole processes, start-up and export included; the server is up before. A shared machine's pace may differ by more from
-minute to minute than what is looked for, so it is counted by parts, too: the time around the steps, of each, and what Dagster's
-process and the server use of the cores meanwhile. Rounds alternate, and the least of each part counts.
+minute to minute than what is looked for, so it is counted by parts, too: the time around the steps, of each, and the core seconds
+of Dagster's process from launch to end, of the server, and of what the trainer sends it. Rounds alternate, and the least of each
+part counts.
 """
 
 import argparse
@@ -25,7 +26,8 @@ from benchmarks.training import SHAPES
 from l3_platform.launch.places import rank_environment
 from l3_platform.settings import Settings, Stage, Train
 from l3_platform.train import TrainJob
-from l3_platform.train.metrics import read
+from l3_platform.train.metrics import Mirror, Row, read, values_of
+from l3_platform.train.mlflow_client import client_for
 
 SETTINGS = Train(nodes=1, processes_per_node=1, threads=2)
 BAR_COST, BAR_WAIT = 0.02, 0.01
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 
     wholes: dict[str, list[float]] = {"torchrun alone": [], "asset with MLflow": []}
     around: dict[str, list[float]] = {how: [] for how in wholes}
-    in_dagster, in_server, waited = [], [], []
+    in_dagster, in_server, in_trainer, waited = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         with running_mlflow(home) as server:
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] = ()) -> None:
                     if run is not _alone:
                         in_dagster.append(float(said.splitlines()[-1]))
                         in_server.append(_core_seconds(server.process.pid) - served)
+                        in_trainer.append(_sending(rows, _job(home / f"sent-{number}", options, server.url)))
                         waited.append(sum(row["data_seconds"] for row in rows[5:]) / sum(row["seconds"] for row in rows[5:]))
     table = Table(
         "how", "seconds", "around the steps", title=f"{options.steps} steps of the {options.shape} shape, whole processes"
@@ -73,10 +76,12 @@ def main(arguments: Sequence[str] = ()) -> None:
     alone, asset = map(min, wholes.values())
     more = min(around["asset with MLflow"]) - min(around["torchrun alone"])
     print(f"Dagster and MLflow cost {asset / alone - 1:+.1%} of the whole (bar {BAR_COST:.0%})")
-    beside = min(in_dagster) + min(in_server)
+    parts = min(in_dagster), min(in_server), min(in_trainer)
+    cores = SETTINGS.threads
     print(
-        f"by parts: {more:+.2f} s around the steps, beside them {min(in_dagster):.2f} core seconds of Dagster's process and "
-        f"{min(in_server):.2f} of the server, on {SETTINGS.threads} cores: {(more + beside / SETTINGS.threads) / alone:+.1%}"
+        f"by parts: {more:+.2f} s around the steps, beside them {parts[0]:.2f} core seconds of Dagster's process, {parts[1]:.2f} "
+        f"of the server and {parts[2]:.2f} of the trainer: {(more + sum(parts) / cores) / alone:+.1%} on {cores} cores, "
+        f"{(more + sum(parts)) / alone:+.1%} where each of them holds up all threads"
     )
     print(f"steps waited {min(waited):.2%} of their time for data (bar {BAR_WAIT:.0%})")
 
@@ -103,6 +108,20 @@ def _core_seconds(pid: int) -> float:
     """Of a process and its children."""
     process = psutil.Process(pid)
     return sum(times.user + times.system for times in (one.cpu_times() for one in (process, *process.children(recursive=True))))
+
+
+def _sending(rows: Sequence[Row], job: TrainJob) -> float:
+    """Core seconds of this process to send the rows as a trainer's thread does, every few seconds."""
+    before = time.process_time()
+    client = client_for(job.mlflow_tracking_uri)
+    pending, since = [], 0.0
+    for row in rows:
+        pending += values_of(row)
+        since += row["seconds"]
+        if since >= Mirror.SECONDS or row is rows[-1]:
+            client.log(job.mlflow_run_id, pending)
+            pending, since = [], 0.0
+    return time.process_time() - before
 
 
 def _alone(job: TrainJob) -> tuple[float, str]:

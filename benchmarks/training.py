@@ -92,7 +92,9 @@ def _in_turns(whos: Sequence[str], shape: str, options: argparse.Namespace) -> d
             stack.callback(child.kill)
             running[who] = (child, error)
         for step in range(WARM_UP + options.steps):
-            for who, (child, error) in running.items():
+            first = step % len(whos)  # none always follows the same other
+            for who in (*whos[first:], *whos[:first]):
+                child, error = running[who]
                 assert child.stdin and child.stdout
                 try:
                     print(file=child.stdin, flush=True)
@@ -102,11 +104,13 @@ def _in_turns(whos: Sequence[str], shape: str, options: argparse.Namespace) -> d
                     raise SystemExit(f"{who}: {error.read()[-2000:]}") from None
                 if step >= WARM_UP:
                     seconds[who].append(float(line.removeprefix(TOOK)))
+        for child, _ in running.values():
+            child.communicate()  # the end of its turns
     return seconds
 
 
 class _Turns:
-    """A step begins when the parent says so, and tells it how long it took."""
+    """A step begins when the parent says so, and tells it how long it took; what comes after the last waits, too."""
 
     def wait(self) -> None:
         sys.stdin.readline()
@@ -122,14 +126,10 @@ def _l3(config: ModelConfig, rows: int, seq_len: int, steps: int, threads: int, 
     from l3_platform.train.loop import train
 
     batch = rows * seq_len
-    done = 0
 
     def after_step(row: dict[str, float]) -> None:
-        nonlocal done
         turns.over()
-        done += 1
-        if done < steps:
-            turns.wait()
+        turns.wait()
 
     with tempfile.TemporaryDirectory() as folder:
         stream = Path(folder) / "tokens.bin"

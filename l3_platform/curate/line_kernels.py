@@ -139,7 +139,7 @@ def line_statistics(data, offsets, signs, special, counts):
         line, dots = i, 0
         while True:
             i = next_special(data, i, end, special)
-            if i == end:
+            if i >= end:  # past it where its last character is cut short
                 break
             point, size = code_point(data, i, end)
             dots = dots + 1 if point == FULL_STOP and i > line and data[i - 1] == FULL_STOP else 1

@@ -21,12 +21,13 @@ from torch.autograd.function import once_differentiable
 
 # Multiplications from which oneDNN's longer call pays, and numbers from which a kernel of ours does.
 _WORTH_IT, _LARGE = 1 << 24, 1 << 18
+_ONEDNN = torch.backends.mkldnn.is_available()  # a constant, since torch.compile does not look into the question
 PLAIN = (Tensor, nn.Parameter)  # what is dealt with here: a DTensor has its own products
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., inputs] times weight [outputs, inputs], transposed: `F.linear` without a bias."""
-    if _is_ours(x, weight) and x.numel() * weight.shape[0] >= _WORTH_IT and torch.backends.mkldnn.is_available():
+    if _ONEDNN and _is_ours(x, weight) and x.numel() * weight.shape[0] >= _WORTH_IT:
         return _Linear.apply(x, weight)  # pyright: ignore[reportReturnType]
     return F.linear(x, weight)
 
@@ -43,8 +44,8 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def pays(x: Tensor, other: Tensor) -> bool:
-    """Whether `rms_norm`, `rotate` and `swiglu` are for x and what it meets: large, plain fp32 tensors on a CPU."""
-    return x.numel() >= _LARGE and _is_ours(x, other) and not torch.compiler.is_compiling()
+    """Whether our kernels are for a large x and the other tensor that it meets, both plain fp32 on a CPU, outside torch.compile."""
+    return not torch.compiler.is_compiling() and x.numel() >= _LARGE and _is_ours(x, other)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -109,6 +110,8 @@ class _Linear(torch.autograd.Function):
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        if len(targets) != len(logits) or int(targets.max()) >= logits.shape[1]:
+            raise IndexError(f"targets up to {int(targets.max())} for {len(targets)} tokens, of logits {list(logits.shape)}")
         losses, wholes = logits.new_empty(len(logits)), logits.new_empty(len(logits))
         _kernels().cross_entropy(_array(logits), _array(targets), _array(losses), _array(wholes))
         ctx.save_for_backward(logits, targets, wholes)
@@ -127,7 +130,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         result, scale = torch.empty_like(x), x.new_empty(x.shape[:-1].numel())
-        _kernels().rms_norm(*_rows(x), _array(weight), np.float32(eps), *_rows(result), _array(scale))
+        _kernels().rms_norm(*_rows(x), _copy(weight), np.float32(eps), *_rows(result), _array(scale))
         ctx.save_for_backward(x, weight, scale)
         return result
 
@@ -137,7 +140,7 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         kernels = _kernels()
         of_x, of_weight = torch.empty_like(x), x.new_empty((kernels.PARTS, x.shape[-1]))
-        kernels.rms_norm_backward(*_rows(*grad_outputs, x), _array(weight), _array(scale), *_rows(of_x), _array(of_weight))
+        kernels.rms_norm_backward(*_rows(*grad_outputs, x), _copy(weight), _array(scale), *_rows(of_x), _array(of_weight))
         return of_x, of_weight.sum(0), None
 
 
@@ -199,3 +202,8 @@ def _rows(*tensors: Tensor) -> list[np.ndarray]:
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
+
+
+def _copy(weight: Tensor) -> np.ndarray:
+    """Of a sharded parameter: FSDP frees its storage between uses, which an array over it would forbid for ever."""
+    return weight.detach().clone().numpy()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from l3_platform.train.job import write_text
 
 if TYPE_CHECKING:
-    from l3_platform.train.mlflow_client import Client
+    from l3_platform.train.mlflow_client import Client, Value
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,11 @@ def read(folder: str | Path) -> list[Row]:
         except json.JSONDecodeError:
             log.warning("%s: a line was cut short and is left out", path)
     return rows
+
+
+def values_of(row: Row) -> list[Value]:
+    """What MLflow gets of a row."""
+    return [(name, value, int(row["step"])) for name, value in row.items() if name not in _NO_METRIC]
 
 
 class Mirror(threading.Thread):
@@ -129,7 +134,6 @@ class Mirror(threading.Thread):
             lines = file.read().splitlines(keepends=True)
         lines = [line for line in lines if line.endswith(b"\n")]
         rows = [row for row in map(json.loads, lines) if row["step"] > sent_step]
-        values = [(name, value, int(row["step"])) for row in rows for name, value in row.items() if name not in _NO_METRIC]
-        client.log(self._run_id, values)
+        client.log(self._run_id, [value for row in rows for value in values_of(row)])
         self._offset += sum(map(len, lines))
         return max([sent_step, *(int(row["step"]) for row in rows)])

@@ -1,8 +1,7 @@
 """What a trainer asks of an MLflow server: how far a run is logged, and to log more of it.
 
 Over plain HTTP where that is enough (MLflow's REST API, version 2.0), since the import of MLflow's own client takes a trainer
-over a second. Whatever needs more than an address, such as credentials, a certificate, a plugin or a database, is left to that
-client.
+over a second. Whatever needs more than an address is left to that client: credentials, TLS, a workspace, a plugin, a database.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
 TIMEOUT = 5.0  # seconds
+_HEADERS = "mlflow.request_header_provider"  # entry points of plugins
 BATCH = 1000  # MLflow's limit of metrics a call
 
 Value = tuple[str, float, int]  # name, value, step
@@ -41,12 +40,13 @@ def client_for(uri: str) -> Client:
 
 def _needs_only_an_address(uri: str) -> bool:
     parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or "@" in parts.netloc:
+    if parts.scheme != "http" or "@" in parts.netloc:
         return False
-    asks_for_more = any(name.startswith("MLFLOW_TRACKING_") and name != "MLFLOW_TRACKING_URI" for name in os.environ)
-    return not (
-        asks_for_more or (Path.home() / ".mlflow" / "credentials").exists() or entry_points(group="mlflow.request_header_provider")
+    asks_for_more = any(
+        name.startswith(("MLFLOW_TRACKING_", "MLFLOW_WORKSPACE")) for name in os.environ.keys() - {"MLFLOW_TRACKING_URI"}
     )
+    files = ("~/.mlflow/credentials", "~/.netrc", os.environ.get("NETRC", "~/.netrc"))
+    return not (asks_for_more or any(map(os.path.exists, map(os.path.expanduser, files))) or entry_points(group=_HEADERS))
 
 
 class Http:
@@ -72,7 +72,10 @@ def _answer(address: str, body: Any = None) -> Any:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        raise OSError(f"{error}: {error.read(500).decode(errors='replace')}") from None
+        with error:
+            raise OSError(f"{error}: {error.read(500).decode(errors='replace')}") from None
+    except ValueError:
+        raise OSError(f"what answers at {address} is no MLflow server") from None
 
 
 def _number(value: float) -> float | str:

@@ -165,3 +165,12 @@ def test_no_score_is_nan():
 def test_importing_curate_loads_no_numba():
     code = "import sys, l3_platform.curate; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("lead", [0xC3, 0xE2, 0xF0])
+def test_a_character_that_is_cut_short_ends_its_text_and_no_other(lead: int) -> None:
+    """Arrow does not look at the bytes of a string that comes from elsewhere."""
+    cut = pa.array([b"# a title" + bytes([lead]), b"# plain\n# words"], pa.large_binary()).view(pa.large_string())
+    whole = text_heuristics(pa.array(["# a title", "# plain\n# words"])).to_pylist()
+    assert text_heuristics(cut.slice(0, 1)).to_pylist()[0]["lines"] == 1
+    assert text_heuristics(cut).to_pylist()[1] == whole[1]

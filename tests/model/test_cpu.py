@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 
+import numba
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from l3_platform.model import Llama, ModelConfig, cpu
-from l3_platform.model.llama import rotary_table, rotate
+from l3_platform.model.llama import in_chunks, rotary_table, rotate
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,29 @@ def test_the_loss_and_its_gradient_are_torchs_and_nothing_of_the_size_of_the_log
 def test_a_logit_that_is_no_number_makes_the_loss_none(broken: float) -> None:
     logits = torch.randn(20, 70)
     logits[3, 60] = broken
-    assert cpu.summed_cross_entropy(logits, torch.zeros(20, dtype=torch.int64)).isnan()
+    assert not cpu.summed_cross_entropy(logits, torch.zeros(20, dtype=torch.int64)).isfinite()
+
+
+def test_a_logit_of_minus_infinity_has_no_chance() -> None:
+    logits, targets = torch.randn(20, 70), torch.zeros(20, dtype=torch.int64)
+    logits[3, 60] = -float("inf")
+    torch.testing.assert_close(cpu.summed_cross_entropy(logits, targets), F.cross_entropy(logits, targets, reduction="sum"))
+
+
+@pytest.mark.parametrize("targets", [[1, 2, 9], [1, 2]])
+def test_a_target_outside_the_logits_is_refused(targets: list[int]) -> None:
+    with pytest.raises(IndexError, match="targets up to"):
+        cpu.summed_cross_entropy(torch.randn(3, 9), torch.tensor(targets))
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_a_loss_in_chunks_is_that_of_one(rows: int) -> None:
+    torch.manual_seed(0)
+    hidden, weight, targets = torch.randn(30, 8), torch.randn(50, 8, requires_grad=True), torch.randint(0, 50, (30,))
+    found = in_chunks(lambda h, t: cpu.summed_cross_entropy(cpu.linear(h, weight), t), hidden, targets, rows)
+    expected = F.cross_entropy(F.linear(hidden, weight), targets, reduction="sum")
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, weight), torch.autograd.grad(expected, weight), rtol=1e-5, atol=1e-5)
 
 
 def close_to_exact(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -126,18 +149,17 @@ def test_a_model_of_large_tensors_has_the_loss_and_gradients_of_torchs_own_opera
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * other.abs().max().item())
 
 
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has one thread")
 def test_the_gradient_of_a_norm_does_not_depend_on_the_threads() -> None:
     torch.manual_seed(0)
-    x, weight, threads, found = (
-        torch.randn(999, 33, requires_grad=True),
-        torch.randn(33, requires_grad=True),
-        torch.get_num_threads(),
-        [],
-    )
-    for number in (1, 2):
-        torch.set_num_threads(number)
-        found.append(gradients(cpu.rms_norm(x, weight, 1e-5), x, weight))
-    torch.set_num_threads(threads)
+    x, weight = torch.randn(999, 33, requires_grad=True), torch.randn(33, requires_grad=True)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(gradients(cpu.rms_norm(x, weight, 1e-5), x, weight))
+    finally:
+        torch.set_num_threads(threads)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 

@@ -30,6 +30,7 @@ class Case:
     rows: int = 2  # sequences a micro-batch
     bug: str = ""  # of `planted`
     config: ModelConfig = CONFIG
+    kernels: bool = False  # those of a CPU, where they can be; else all is as on a GPU
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -40,6 +41,7 @@ class Case:
         words += [self.schedule.name] if self.schedule else []
         words += [] if self.document_mask else ["no mask"]
         words += [f"{self.sequences} sequences"] if self.sequences != 8 else []
+        words += ["kernels"] if self.kernels else []
         words += ["tied"] if self.config.tied else []
         return " ".join([*words, *self.options, *([f"with {self.bug}"] if self.bug else [])])
 
@@ -59,9 +61,14 @@ def _compile(block: torch.nn.Module) -> None:
     block.forward = torch.compile(block.forward, backend="aot_eager")
 
 
-@mock.patch.object(cpu, "PLAIN", ())  # as on a GPU: tensor parallelism, of DTensors, then rounds as its reference does
 def three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
     """Gradients are those of the parameters that this rank holds a part of."""
+    # Without the kernels tensor parallelism, of DTensors, rounds as its reference does.
+    with mock.patch.multiple(cpu, PLAIN=cpu.PLAIN if case.kernels else (), _LARGE=1, _WORTH_IT=1):
+        return _three_steps(case, mesh, rank)
+
+
+def _three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
     with mock.patch.object(torch.nn.Module, "compile", _compile):
         model = build(
             case.config, mesh, rank, device=torch.device("cpu"), schedule=case.schedule, unit_parameters=15_000, **case.options

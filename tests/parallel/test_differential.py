@@ -33,6 +33,9 @@ TWO = [
     *(Case(Mesh(pp=2), schedule, sequences=5) for schedule in SCHEDULES),  # three of eight rows predict nothing
     *(Case(Mesh(pp=2), schedule, options={"activation_checkpointing": "full"}) for schedule in SCHEDULES),
     Case(Mesh(pp=2), INTERLEAVED, options={"activation_checkpointing": "selective"}),
+    *(Case(mesh, kernels=True) for mesh in (Mesh(tp=2), Mesh(cp=2), Mesh(dp_shard=2), Mesh(dp_replicate=2))),
+    *(Case(Mesh(pp=2), schedule, kernels=True) for schedule in SCHEDULES),
+    *(Case(Mesh(dp_shard=2), kernels=True, options={"activation_checkpointing": how}) for how in ("selective", "full")),
     Case(Mesh(tp=2), options={"compile_blocks": True}),
     Case(Mesh(pp=2), ONE, options={"compile_blocks": True}),
 ]

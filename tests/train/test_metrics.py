@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from l3_platform.train import mlflow_client
+from l3_platform.train.job import write_text
 from l3_platform.train.metrics import FILE, Metrics, read
 
 
@@ -94,25 +95,41 @@ def test_mlflow_gets_each_step_once_whatever_was_interrupted(tmp_path: Path, tra
     assert [metric.step for metric in client.get_metric_history(run_id, "grad_norm")] == [1, 2]
 
 
-@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "databricks", "https://user:word@tracking.example", "http://127.0.0.1:1"])
-def test_mlflows_own_client_is_asked_where_an_address_is_not_enough(
-    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def asked_of_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Addresses for which MLflow's own client is taken, at a home without credentials."""
     asked: list[str] = []
     monkeypatch.setattr(mlflow_client, "Library", lambda uri: asked.append(uri))
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in [name for name in os.environ if name.startswith("MLFLOW_TRACKING_")]:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name == "NETRC"]:
         monkeypatch.delenv(name)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:///mlflow.db", "databricks", "http://user:word@tracking.example", "https://tracking.example"]
+)
+def test_mlflows_own_client_is_asked_where_an_address_is_not_enough(uri: str, asked_of_library: list[str]) -> None:
     mlflow_client.client_for(uri)
-    assert asked == ([] if uri.startswith("http:") else [uri])
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
-    mlflow_client.client_for(uri)
-    assert asked[-1:] == [uri]
+    assert asked_of_library == [uri]
+
+
+@pytest.mark.parametrize("more", ["", "MLFLOW_TRACKING_TOKEN", "MLFLOW_WORKSPACE", ".mlflow/credentials", ".netrc"])
+def test_credentials_are_left_to_mlflows_own_client(
+    more: str, asked_of_library: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if more.isupper():
+        monkeypatch.setenv(more, "secret")
+    elif more:
+        write_text(tmp_path / more, "secret")
+    mlflow_client.client_for("http://127.0.0.1:1")
+    assert asked_of_library == (["http://127.0.0.1:1"] if more else [])
 
 
 def test_a_server_that_refuses_is_quoted(tmp_path: Path) -> None:
     class Refusing(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(400)
             self.end_headers()
             self.wfile.write(b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no such run"}')
