@@ -34,6 +34,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed negative log-likelihood of `targets` [tokens], nats, where a target of -100 is not predicted.
+    A logit that is not finite makes it NaN or infinite.
 
     On a CPU large fp32 `logits` [tokens, vocab] are overwritten by their gradient: at a vocabulary of many thousand words two more
     tensors of their size, as `F.cross_entropy` makes, are the largest of a small model's step.
