@@ -99,7 +99,8 @@ def agent_environment(settings: TrainSettings, logs: Path, silence: str) -> dict
 
 def rank_environment(threads: int) -> dict[str, str]:
     """What a training process computes with, wherever it runs."""
-    return {"OMP_NUM_THREADS": str(threads), **HUGE_PAGES}
+    # Of numba's threads those that a rank does not use would spin on the cores of the others.
+    return {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads), **HUGE_PAGES}
 
 
 def _free_port() -> int:

@@ -22,7 +22,6 @@ from torch.autograd.function import once_differentiable
 # Multiplications from which oneDNN's longer call pays, and numbers from which a kernel of ours does.
 _WORTH_IT, _LARGE = 1 << 24, 1 << 18
 _ONEDNN = torch.backends.mkldnn.is_available()  # a constant, since torch.compile does not look into the question
-_THREADS = 2  # ranks of one thread each were slower with the kernels, in the demo
 PLAIN = (Tensor, nn.Parameter)  # what is dealt with here: a DTensor has its own products
 
 
@@ -47,9 +46,7 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def pays(x: Tensor, other: Tensor) -> bool:
     """Whether our kernels are for a large x and the other tensor that it meets, both plain fp32 on a CPU, outside torch.compile."""
-    if torch.compiler.is_compiling() or torch.get_num_threads() < _THREADS:
-        return False
-    return x.numel() >= _LARGE and _is_ours(x, other)
+    return not torch.compiler.is_compiling() and x.numel() >= _LARGE and _is_ours(x, other)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -16,7 +16,6 @@ from l3_platform.model.llama import in_chunks, rotary_table, rotate
 def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_WORTH_IT", 1)
     monkeypatch.setattr(cpu, "_LARGE", 1)
-    monkeypatch.setattr(cpu, "_THREADS", 1)
 
 
 def gradients(result: Tensor, *inputs: Tensor) -> list[Tensor]:

@@ -64,7 +64,7 @@ def _compile(block: torch.nn.Module) -> None:
 def three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
     """Gradients are those of the parameters that this rank holds a part of."""
     # Without the kernels tensor parallelism, of DTensors, rounds as its reference does.
-    with mock.patch.multiple(cpu, PLAIN=cpu.PLAIN if case.kernels else (), _LARGE=1, _WORTH_IT=1, _THREADS=1):
+    with mock.patch.multiple(cpu, PLAIN=cpu.PLAIN if case.kernels else (), _LARGE=1, _WORTH_IT=1):
         return _three_steps(case, mesh, rank)
 
 
