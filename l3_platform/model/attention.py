@@ -1,8 +1,8 @@
 """Attention kernels. Each makes a mask of its own kind, once a forward pass, under which every layer then attends.
 
 A query looks at the tokens of its document up to itself (Llama 3, section 3.2). `Sdpa` does so with a dense mask; `Flex`
-(Dong et al. 2024) passes over blocks in which no query may look at any key, and `Varlen` (FlashAttention 2, Dao 2023) takes
-each document for a sequence: neither ever holds seq · seq numbers. Without a mask all are SDPA's causal kernel.
+(Dong et al. 2024) and on a CPU `Native` pass over blocks in which no query may look at any key, and `Varlen` (FlashAttention 2,
+Dao 2023) takes each document for a sequence: none of these ever holds seq · seq numbers. Without a mask all are causal kernels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from l3_platform.model import cpu
 from l3_platform.settings import AttentionKernel
 
 BLOCK = 128  # queries and keys of a block of Flex; kernels are tuned for it
@@ -44,12 +45,14 @@ class Kernel(Protocol):
 
 
 def kernel_for(name: AttentionKernel, device: torch.device, head_dim: int) -> Kernel:
-    """To train with on `device`. `auto`: Flex on a GPU, where it can; otherwise SDPA. Raises ValueError in words."""
+    """To train with on `device`. `auto`: Flex on a GPU, where it can; otherwise Native. Raises ValueError in words."""
     gpu = device.type == "cuda"
-    if name == "sdpa" or (name == "auto" and not (gpu and head_dim >= FLEX_HEAD_DIM)):
+    if name == "native" or (name == "auto" and not (gpu and head_dim >= FLEX_HEAD_DIM)):
+        return Native()
+    if name == "sdpa":
         return Sdpa()
     if not gpu:
-        raise ValueError(f"train.attention={name} has no backward pass on a CPU; set train.attention=auto, which is sdpa there")
+        raise ValueError(f"train.attention={name} has no backward pass on a CPU; set train.attention=auto, which is native there")
     if name == "varlen":
         if head_dim % 8 or head_dim > 256:
             raise ValueError(
@@ -83,6 +86,31 @@ class Sdpa:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return _sdpa(q, k, v, mask)
+
+
+class Seen(NamedTuple):
+    """The mask of `Native` for whole sequences on a CPU. begins: [batch, seq] position of the first token that each query sees."""
+
+    begins: Tensor
+
+    def dense(self) -> Tensor:
+        """[batch, 1, queries, keys], True where a query may look."""
+        order = torch.arange(self.begins.shape[1])
+        return ((order >= self.begins[..., None]) & (order <= order[:, None])).unsqueeze(1)
+
+
+class Native(Sdpa):
+    """On a CPU `cpu.attend`, for fp32 and whole sequences; SDPA for all else."""
+
+    def mask(self, document: Tensor | None, places: Places | None = None) -> Any:
+        if document is None or places is not None or document.device.type != "cpu":
+            return super().mask(document, places)
+        return Seen(document_begins(document))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
+        if (mask is None or isinstance(mask, Seen)) and cpu.attention_pays(q, k, v):
+            return cpu.attend(q, k, v, mask and mask.begins)
+        return super().attend(q, k, v, mask.dense() if isinstance(mask, Seen) else mask)
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 # Multiplications from which oneDNN's longer call pays, and numbers from which a kernel of ours does.
-_WORTH_IT, _LARGE = 1 << 24, 1 << 18
+_WORTH_IT, _LARGE = 1 << 24, 1 << 12
 _ONEDNN = torch.backends.mkldnn.is_available()  # a constant, since torch.compile does not look into the question
 PLAIN = (Tensor, nn.Parameter)  # what is dealt with here: a DTensor has its own products
 
@@ -62,6 +62,20 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up; all of one shape."""
     return _SwiGLU.apply(gate.contiguous(), up.contiguous())  # pyright: ignore[reportReturnType]
+
+
+def attention_pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether `attend` is for these heads of whole sequences."""
+    if torch.compiler.is_compiling() or q.numel() < _LARGE or q.shape[2] != k.shape[2]:
+        return False
+    busy = k.shape[0] * k.shape[1] >= torch.get_num_threads()  # since a thread has sequences of whole key heads
+    return busy and _is_ours(q, k, v)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, begins: Tensor | None) -> Tensor:
+    """q, result: [batch, heads, seq, head_dim]; k, v: the same of kv_heads. A query sees what stands from `begins` [batch, seq]
+    to itself, or without it all up to itself."""
+    return _Attend.apply(q, k, v, begins)  # pyright: ignore[reportReturnType]
 
 
 def _is_ours(*tensors: Tensor) -> bool:
@@ -161,7 +175,7 @@ class _Rotate(torch.autograd.Function):
 
 def _rotated(x: Tensor, rotation: Tensor, direction: float) -> Tensor:
     """[batch, heads, seq, head_dim], whose memory is [batch, seq, heads, head_dim] as that of a product is."""
-    by_token = x.transpose(1, 2).contiguous()
+    by_token = _by_token(x)
     result = torch.empty_like(by_token)
     cos, sin = map(_array, rotation)
     _kernels().rotate(_array(by_token), cos, sin, np.float32(direction), _array(result))
@@ -183,6 +197,40 @@ class _SwiGLU(torch.autograd.Function):
         of_gate, of_up = torch.empty_like(gate), torch.empty_like(up)
         _kernels().swiglu_backward(*_rows(*grad_outputs, gate, up, of_gate, of_up))
         return of_gate, of_up
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, begins: Tensor | None) -> Tensor:
+        q, k, v = map(_by_token, (q, k, v))
+        batch, seq, heads, size = q.shape
+        begins = torch.zeros(batch, seq, dtype=torch.int64) if begins is None else begins
+        result, wholes = torch.empty_like(q), q.new_empty(batch, seq, heads)
+        _attention().attend(*map(_array, (q, k, v, begins)), np.float32(size**-0.5), _array(result), _array(wholes))
+        ctx.save_for_backward(q, k, v, begins, result, wholes)
+        return result.transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        q, k, v, begins, result, wholes = ctx.saved_tensors
+        before = map(_array, (_by_token(*grad_outputs), q, k, v, begins))
+        gradients = [torch.empty_like(x) for x in (q, k, v)]
+        scale = np.float32(q.shape[3] ** -0.5)
+        _attention().attend_backward(*before, scale, *map(_array, (result, wholes, *gradients)))
+        return *(gradient.transpose(1, 2) for gradient in gradients), None
+
+
+def _by_token(x: Tensor) -> Tensor:
+    """[batch, heads, seq, head_dim] as [batch, seq, heads, head_dim], in which order a product leaves them in memory."""
+    return x.transpose(1, 2).contiguous()
+
+
+def _attention() -> Any:
+    _kernels()
+    from l3_platform.model import cpu_attention
+
+    return cpu_attention
 
 
 def _kernels() -> Any:

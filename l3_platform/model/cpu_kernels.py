@@ -73,14 +73,14 @@ def swiglu(gate, up, result):
     """silu(gate) * up; all [tokens, width]."""
     for t in prange(gate.shape[0]):
         for j in range(gate.shape[1]):
-            result[t, j] = gate[t, j] * up[t, j] / (_ONE + _exp(-gate[t, j]))
+            result[t, j] = gate[t, j] * up[t, j] / (_ONE + exp(-gate[t, j]))
 
 
 @njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
 def swiglu_backward(grad, gate, up, of_gate, of_up):
     for t in prange(gate.shape[0]):
         for j in range(gate.shape[1]):
-            open_ = _ONE / (_ONE + _exp(-gate[t, j]))
+            open_ = _ONE / (_ONE + exp(-gate[t, j]))
             passed = gate[t, j] * open_
             of_up[t, j] = grad[t, j] * passed
             of_gate[t, j] = grad[t, j] * up[t, j] * (open_ + passed * (_ONE - open_))
@@ -92,10 +92,10 @@ def cross_entropy(logits, targets, losses, wholes):
     of what a token's exponentials sum to."""
     for t in prange(len(logits)):
         row, total = logits[t], np.float32(0.0)
-        highest = _highest(row)
+        top = highest(row)
         for j in range(len(row)):
-            total += _exp(row[j] - highest) + (row[j] - row[j])  # 0, but for what is not finite
-        wholes[t] = highest + np.log(total)
+            total += exp(row[j] - top) + (row[j] - row[j])  # 0, but for what is not finite
+        wholes[t] = top + np.log(total)
         losses[t] = wholes[t] - row[targets[t]] if targets[t] >= 0 else np.float32(0.0)
 
 
@@ -108,20 +108,28 @@ def cross_entropy_backward(logits, targets, wholes, grad):
             row[:] = 0.0
             continue
         for j in range(len(row)):
-            row[j] = _exp(row[j] - wholes[t]) * grad
+            row[j] = exp(row[j] - wholes[t]) * grad
         row[targets[t]] -= grad
 
 
+@njit
+def highest(row):
+    """Of fp32 numbers, in the order of their bits, since that of floating-point numbers has a special case for NaN, which vectors
+    have not. NaN may count as the highest."""
+    bits, last = row.view(np.int32), np.int32(np.iinfo(np.int32).min)
+    for j in range(len(bits)):
+        last = max(last, _in_order(bits[j]))
+    return _float_of(_in_order(last))
+
+
 @njit(inline="always")
-def _highest(row):
-    highest = row[0]
-    for j in range(1, len(row)):
-        highest = max(highest, row[j])
-    return highest
+def _in_order(bits):
+    """Those of negative numbers turned around, or turned back."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
 @njit(inline="always")  # numba's own inlining, without which loops over it do not become vector instructions
-def _exp(x):
+def exp(x):
     """exp(x) of x cut to [-87, 88], within 2 units in the last place: numba's own is a call, which no vector has."""
     x = min(max(x, _LOWEST), _HIGHEST)
     power = np.floor(x * _PER_LN2 + _HALF)

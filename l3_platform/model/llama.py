@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from l3_platform.model import cpu
-from l3_platform.model.attention import Kernel, Sdpa, document_numbers
+from l3_platform.model.attention import Kernel, Native, document_numbers
 from l3_platform.model.config import ModelConfig, RopeScaling
 
 # The fp32 logits of a chunk of the sequence are the largest tensor of a small model's step: 2^26 of them are 256 MiB.
@@ -28,7 +28,7 @@ class Llama(nn.Module):
     def __init__(self, config: ModelConfig, kernel: Kernel | None = None) -> None:
         super().__init__()
         self.config = config
-        self.kernel = kernel or Sdpa()
+        self.kernel = kernel or Native()
         self.tok_embeddings = Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config, self.kernel) for _ in range(config.layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)

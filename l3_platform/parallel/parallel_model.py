@@ -56,7 +56,7 @@ def build(
     unit_parameters: int = UNIT_PARAMETERS,
 ) -> ParallelModel:
     """A model over the mesh, its memory allocated and not filled. Collective over the mesh's ranks. `kernel`: of attention,
-    SDPA without one. Raises ValueError in words where this device has no fp8."""
+    Native without one. Raises ValueError in words where this device has no fp8."""
     # A sharded model is never whole in memory; another is made in place, which spares a process half a second.
     in_place = mesh.ranks == 1 and precision == "fp32"
     with device if in_place else torch.device("meta"):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from l3_platform.settings.section import Section
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
-AttentionKernel = Literal["auto", "sdpa", "flex", "varlen"]
+AttentionKernel = Literal["auto", "native", "sdpa", "flex", "varlen"]
 Precision = Literal["fp32", "bf16", "fp8"]
 
 
@@ -83,8 +83,8 @@ class Train(Section):
     compile: bool = False
     attention: AttentionKernel = Field(
         default="auto",
-        description="kernel under a document mask; sdpa: a dense mask; flex: blocks, on GPUs; varlen: documents, on GPUs in bf16; "
-        "auto: flex on a GPU in bf16 or fp8, else sdpa",
+        description="kernel under a document mask; sdpa: a dense mask; native: blocks, on a CPU in fp32, else sdpa; "
+        "flex: blocks, on GPUs; varlen: documents, on GPUs in bf16; auto: flex on a GPU in bf16 or fp8, else native",
     )
     activation_checkpointing: ActivationCheckpointing = Field(
         default="none", description="selective: norms, SwiGLU and what is gathered are computed again; full: whole blocks"

@@ -157,8 +157,8 @@ class TrainJob(BaseModel):
     @property
     def attention_kernel(self) -> AttentionKernel:
         """What `attention` comes to. A zero-bubble schedule cannot split what flex compiles, and in fp32, the precision of small
-        models, compiling costs more than it brings: `auto` is sdpa there."""
-        return "sdpa" if self.attention == "auto" and (self._splits_backward or self.precision == "fp32") else self.attention
+        models, compiling costs more than it brings: `auto` is native there."""
+        return "native" if self.attention == "auto" and (self._splits_backward or self.precision == "fp32") else self.attention
 
     @property
     def schedule_of_pipeline(self) -> PipelineSchedule:

@@ -1,4 +1,5 @@
-"""Kernels of attention against SDPA under a dense mask. Backward passes of flex and varlen want a GPU."""
+"""Kernels of attention against SDPA under a dense mask. Backward passes of flex and varlen want a GPU; test_cpu.py has that of
+Native."""
 
 import subprocess
 import sys
@@ -11,7 +12,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from l3_platform.model import Llama, ModelConfig
-from l3_platform.model.attention import BLOCK, Flex, Kernel, Places, Sdpa, Varlen, document_numbers, documents_in, kernel_for
+from l3_platform.model.attention import (
+    BLOCK,
+    Flex,
+    Kernel,
+    Native,
+    Places,
+    Sdpa,
+    Varlen,
+    document_numbers,
+    documents_in,
+    kernel_for,
+)
 from l3_platform.model.init import initialize
 from l3_platform.parallel.checkpointing import checkpoint_block
 from l3_platform.parallel.context import places
@@ -59,6 +71,15 @@ def of_kernel(kernel: Kernel, document: Tensor | None, place: Places | None, seq
 def test_flex_attends_as_sdpa_does_under_a_dense_mask(seq_len: int, ranks: int) -> None:
     for document, place in cases(seq_len, ranks):
         torch.testing.assert_close(*(of_kernel(kernel, document, place, seq_len) for kernel in (Flex(False), Sdpa())))
+
+
+@pytest.mark.parametrize(("seq_len", "ranks"), LENGTHS)
+def test_native_attends_as_sdpa_does_in_every_precision(seq_len: int, ranks: int) -> None:
+    for document, place in cases(seq_len, ranks):
+        torch.testing.assert_close(*(of_kernel(kernel, document, place, seq_len) for kernel in (Native(), Sdpa())))
+        q, k, v = heads(seq_len, seq_len, dtype=torch.bfloat16)
+        if place is None:
+            assert torch.equal(*(kernel.attend(q, k, v, kernel.mask(document)) for kernel in (Native(), Sdpa())))
 
 
 @pytest.mark.parametrize(("seq_len", "ranks"), LENGTHS)
@@ -141,7 +162,7 @@ def test_a_document_ends_with_its_row() -> None:
     assert documents_in(document).starts.tolist() == [0, 2, 4, 8, 9, 12]
 
 
-@pytest.mark.parametrize("kernel", [Flex(False), Varlen()], ids=["flex", "varlen"])
+@pytest.mark.parametrize("kernel", [Native(), Flex(False), Varlen()], ids=["native", "flex", "varlen"])
 def test_a_mask_never_holds_as_many_numbers_as_there_are_pairs_of_tokens(kernel: Kernel) -> None:
     class Largest(TorchDispatchMode):
         numbers = 0
@@ -176,10 +197,10 @@ def test_the_mask_is_made_once_a_forward_pass_and_its_kernel_gives_the_same_logi
     assert flex.made == 1
 
 
-def test_auto_is_sdpa_on_a_cpu_and_flex_on_a_gpu_whose_kernels_can() -> None:
-    assert isinstance(kernel_for("auto", CPU, 128), Sdpa) and isinstance(kernel_for("sdpa", GPU, 128), Sdpa)
+def test_auto_is_native_on_a_cpu_and_flex_on_a_gpu_whose_kernels_can() -> None:
+    assert isinstance(kernel_for("auto", CPU, 128), Native) and type(kernel_for("sdpa", GPU, 128)) is Sdpa
     assert isinstance(kernel_for("auto", GPU, 128), Flex) and isinstance(kernel_for("varlen", GPU, 128), Varlen)
-    assert isinstance(kernel_for("auto", GPU, 8), Sdpa)  # the heads of the profile demo
+    assert isinstance(kernel_for("auto", GPU, 8), Native)  # the heads of the profile demo
 
 
 @pytest.mark.parametrize(

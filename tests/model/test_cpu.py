@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from l3_platform.model import Llama, ModelConfig, cpu
+from l3_platform.model.attention import Native, Seen, document_begins
 from l3_platform.model.llama import in_chunks, rotary_table, rotate
 
 
@@ -124,6 +125,62 @@ def test_swiglu_in_one_pass_is_torchs_however_far_its_gate() -> None:
     assert broken[0, 0].isnan() and broken[0, 1].isinf()
 
 
+def sdpa(q: Tensor, k: Tensor, v: Tensor, begins: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=Seen(begins).dense(), enable_gqa=True)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 1), (6, 2), (3, 3)])
+@pytest.mark.parametrize("size", [8, 24, 32, 48])  # a vector and part of one, two, three
+@pytest.mark.parametrize("seq", [1, 33, 64, 200])  # blocks of queries that are not full, and one that is
+def test_attention_in_blocks_and_its_gradients_are_as_exact_as_torchs(seq: int, size: int, heads: int, kv_heads: int) -> None:
+    torch.manual_seed(seq)
+    q, k, v = (torch.randn(3, n, seq, size) for n in (heads, kv_heads, kv_heads))
+    often = torch.tensor([0.3, 0.02, 0.0])[:, None]  # documents of a few tokens, and one that is the sequence
+    begins = document_begins((torch.rand(3, seq) < often).cumsum(1))
+    q[:, :, seq // 2] *= 5.0  # probabilities near 0 and 1
+    grad = torch.randn(q.shape)
+
+    def found(attend: Callable[..., Tensor], begins: Tensor | None, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        mixed = attend(*inputs, begins)
+        return [mixed.detach(), *torch.autograd.grad(mixed, inputs, grad.to(dtype))]
+
+    whole = torch.zeros_like(begins)
+    for ours, where in ((found(cpu.attend, begins), begins), (found(cpu.attend, None), whole)):
+        for one, torchs, exact in zip(ours, found(sdpa, where), found(sdpa, where, torch.float64), strict=True):
+            error, of_torchs = (one - exact).abs().max().item(), (torchs - exact).abs().max().item()
+            assert error <= 2.0 * of_torchs + 5e-6
+
+
+def test_attention_to_what_is_no_number_is_none_and_other_documents_do_not_see_it() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 100, 16) for _ in range(3))
+    document = (torch.arange(100) >= 40).long()[None]
+    expected = cpu.attend(q, k, v, document_begins(document))
+    q[0, 0, 70, 3] = float("nan")
+    found = cpu.attend(q, k, v, document_begins(document))
+    assert found[0, 0, 70].isnan().all()
+    found[0, 0, 70] = expected[0, 0, 70]
+    assert torch.equal(found, expected)
+    k[0, 1, 60, 0] = float("nan")
+    found = cpu.attend(q, k, v, document_begins(document))
+    assert not found[0, 1, 60:].isfinite().any() and torch.equal(found[0, 1, :60], expected[0, 1, :60])
+
+
+def test_attention_that_a_kernel_of_ours_does_not_pay_for_is_sdpas(monkeypatch: pytest.MonkeyPatch) -> None:
+    def by(q: Tensor, k: Tensor) -> str:
+        return str(Native().attend(q.requires_grad_(), k, k, None).grad_fn)
+
+    q, k = torch.randn(2, 4, 20, 16), torch.randn(2, 2, 20, 16)
+    assert "_Attend" in by(q, k)
+    assert "_Attend" not in by(q.detach().bfloat16(), k.bfloat16())
+    assert "_Attend" not in by(q[:, :, :7].detach(), k)  # a chunk of queries
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)  # of which one has no key head of a sequence
+    assert "_Attend" not in by(q.detach(), k)
+    monkeypatch.setattr(cpu, "_LARGE", q.numel() + 1)
+    assert "_Attend" not in by(q.detach()[:1], k[:1])
+
+
 def test_a_model_of_large_tensors_has_the_loss_and_gradients_of_torchs_own_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = Llama(ModelConfig(vocab_size=64, d_model=32, layers=2, heads=4, kv_heads=2, ffn=48))
@@ -144,14 +201,16 @@ def test_a_model_of_large_tensors_has_the_loss_and_gradients_of_torchs_own_opera
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has one thread")
-def test_the_gradient_of_a_norm_does_not_depend_on_the_threads() -> None:
+def test_gradients_do_not_depend_on_the_threads() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(999, 33, requires_grad=True), torch.randn(33, requires_grad=True)
+    q, k, v = (torch.randn(3, heads, 90, 8, requires_grad=True) for heads in (6, 3, 3))
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            found.append(gradients(cpu.rms_norm(x, weight, 1e-5), x, weight))
+            of_attention = gradients(cpu.attend(q, k, v, None), q, k, v)
+            found.append(gradients(cpu.rms_norm(x, weight, 1e-5), x, weight) + of_attention)
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

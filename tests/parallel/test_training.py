@@ -99,11 +99,11 @@ def test_kernels_that_the_mesh_or_the_shape_rules_out_are_refused_in_words(
         cut.mesh(cut.tensor_parallel * cut.context_parallel * cut.pipeline_parallel)
 
 
-def test_auto_attention_is_sdpa_in_fp32_and_where_the_schedule_splits_backward_passes(tmp_path: Path) -> None:
-    assert job(tmp_path).attention_kernel == "sdpa"
+def test_auto_attention_is_native_in_fp32_and_where_the_schedule_splits_backward_passes(tmp_path: Path) -> None:
+    assert job(tmp_path).attention_kernel == "native"
     assert job(tmp_path, precision="bf16").attention_kernel == "auto"
     zero_bubble = job(tmp_path, precision="bf16", pipeline_parallel=2, pipeline_schedule="zero_bubble")
-    assert zero_bubble.attention_kernel == "sdpa"
+    assert zero_bubble.attention_kernel == "native"
 
 
 def test_a_kernel_for_gpus_alone_ends_a_run_on_a_cpu_in_words(tmp_path: Path) -> None:
