@@ -66,9 +66,10 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 def attention_pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `attend` is for these heads of whole sequences."""
-    if torch.compiler.is_compiling() or q.numel() < _LARGE or q.shape[2] != k.shape[2]:
+    if q.numel() < _LARGE or q.shape[2] != k.shape[2]:
         return False
-    busy = k.shape[0] * k.shape[1] >= torch.get_num_threads()  # since a thread has sequences of whole key heads
+    # A thread has key heads of whole sequences. How many threads there are is nothing that torch.compile could look up.
+    busy = torch.compiler.is_compiling() or k.shape[0] * k.shape[1] >= torch.get_num_threads()
     return busy and _is_ours(q, k, v)
 
 
@@ -202,23 +203,52 @@ class _SwiGLU(torch.autograd.Function):
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, begins: Tensor | None) -> Tensor:
-        q, k, v = map(_by_token, (q, k, v))
-        batch, seq, heads, size = q.shape
-        begins = torch.zeros(batch, seq, dtype=torch.int64) if begins is None else begins
-        result, wholes = torch.empty_like(q), q.new_empty(batch, seq, heads)
-        _attention().attend(*map(_array, (q, k, v, begins)), np.float32(size**-0.5), _array(result), _array(wholes))
+        q, k, v = _by_token(q), _by_token(k), _by_token(v)
+        begins = q.new_zeros(q.shape[:2], dtype=torch.int64) if begins is None else begins
+        result, wholes = (_opaque_attend if torch.compiler.is_compiling() else _attend)(q, k, v, begins)
         ctx.save_for_backward(q, k, v, begins, result, wholes)
         return result.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        q, k, v, begins, result, wholes = ctx.saved_tensors
-        before = map(_array, (_by_token(*grad_outputs), q, k, v, begins))
-        gradients = [torch.empty_like(x) for x in (q, k, v)]
-        scale = np.float32(q.shape[3] ** -0.5)
-        _attention().attend_backward(*before, scale, *map(_array, (result, wholes, *gradients)))
-        return *(gradient.transpose(1, 2) for gradient in gradients), None
+        (grad,) = grad_outputs
+        backward = _opaque_attend_backward if torch.compiler.is_compiling() else _attend_backward
+        of_q, of_k, of_v = backward(_by_token(grad), *ctx.saved_tensors)
+        return of_q.transpose(1, 2), of_k.transpose(1, 2), of_v.transpose(1, 2), None
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+    """Heads [batch, seq, heads, head_dim], as their product leaves them in memory. Returns what the way back wants too."""
+    result, wholes = torch.empty_like(q), q.new_empty(q.shape[:3])
+    _attention().attend(*map(_array, (q, k, v, begins)), np.float32(q.shape[3] ** -0.5), _array(result), _array(wholes))
+    return result, wholes
+
+
+def _attend_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, begins: Tensor, result: Tensor, wholes: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_q, of_k, of_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    before, after = map(_array, (grad, q, k, v, begins)), map(_array, (result, wholes, of_q, of_k, of_v))
+    _attention().attend_backward(*before, np.float32(q.shape[3] ** -0.5), *after)
+    return of_q, of_k, of_v
+
+
+# To torch.compile, which cannot look into them.
+_opaque_attend = torch.library.custom_op("l3::attend", _attend, mutates_args=())
+_opaque_attend_backward = torch.library.custom_op("l3::attend_backward", _attend_backward, mutates_args=())
+
+
+@_opaque_attend.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(q), q.new_empty(q.shape[:3])
+
+
+@_opaque_attend_backward.register_fake
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, begins: Tensor, result: Tensor, wholes: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _by_token(x: Tensor) -> Tensor:

@@ -238,7 +238,7 @@ def test_other_precisions_are_left_to_torch() -> None:
     assert "_CrossEntropy" not in str(cpu.summed_cross_entropy(x.double(), torch.tensor([1, 2, 3, 4])).grad_fn)
 
 
-def test_a_compiled_block_multiplies_by_onednn_too() -> None:
+def test_a_compiled_block_multiplies_by_onednn_and_attends_in_blocks_too() -> None:
     from torch._dynamo.testing import CompileCounterWithBackend
 
     torch.manual_seed(0)
@@ -246,10 +246,12 @@ def test_a_compiled_block_multiplies_by_onednn_too() -> None:
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     tokens = torch.randint(0, 32, (2, 8))
-    expected = torch.autograd.grad(model(tokens, tokens), list(model.parameters()))
+    expected = torch.autograd.grad(model(tokens, tokens, bos_id=5), list(model.parameters()))
     graphs = CompileCounterWithBackend("aot_eager")
     model.layers[0].compile(backend=graphs)
-    found = torch.autograd.grad(model(tokens, tokens), list(model.parameters()))
-    assert "l3.times" in "".join(graph.print_readable(print_output=False) for graph in graphs.graphs)
+    found = torch.autograd.grad(model(tokens, tokens, bos_id=5), list(model.parameters()))
+    text = "".join(graph.print_readable(print_output=False) for graph in graphs.graphs)
+    assert "l3.times" in text and "l3.attend" in text and "scaled_dot_product" not in text
+    assert len(graphs.graphs) == 1  # nothing breaks a block
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
