@@ -25,9 +25,10 @@ def test_flops_are_counted_as_the_matrix_products_of_a_step_are() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from l3_platform.model import Llama
+    from l3_platform.model.attention import Sdpa
     from l3_platform.model.init import initialize
 
-    model, rows, seq_len = Llama(TINY), 3, 64
+    model, rows, seq_len = Llama(TINY, Sdpa()), 3, 64
     initialize(model, 1)
     tokens = torch.randint(0, 60, (rows, seq_len + 1))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernel of the CPU is not counted
