@@ -1,8 +1,8 @@
-"""What a CPU does faster than torch does by itself, with the same results to rounding: products by oneDNN, and what lies between
-them, the loss included, in one pass each (`cpu_kernels`).
+"""What a CPU does faster than torch does by itself, with the same results to rounding: products by oneDNN, attention, and what
+lies between them, the loss included, in one pass each (`cpu_kernels`).
 
 On x86 torch multiplies fp32 matrices by MKL and keeps oneDNN, which it carries too, for bf16 and for compiled inference.
-docs/results.md has what each takes. All of it is for large tensors: below, a longer call costs what it saves, and so does numba's
+docs/results.md has what each takes. Tiny tensors are left to torch: there a longer call costs what it saves, and so does numba's
 import.
 """
 
@@ -34,7 +34,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed negative log-likelihood of `targets` [tokens], nats, where a target of -100 is not predicted.
-    A logit that is not finite makes it NaN or infinite.
+    A logit that is NaN or +inf makes it NaN or infinite.
 
     On a CPU large fp32 `logits` [tokens, vocab] are overwritten by their gradient: at a vocabulary of many thousand words two more
     tensors of their size, as `F.cross_entropy` makes, are the largest of a small model's step.
@@ -68,8 +68,8 @@ def attention_pays(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether `attend` is for these heads of whole sequences."""
     if q.numel() < _LARGE or q.shape[2] != k.shape[2]:
         return False
-    # A thread has key heads of whole sequences. How many threads there are is nothing that torch.compile could look up.
-    busy = torch.compiler.is_compiling() or k.shape[0] * k.shape[1] >= torch.get_num_threads()
+    # A thread has key heads of whole sequences, and twice torch's speed. torch.compile could not look up how many there are.
+    busy = torch.compiler.is_compiling() or 2 * k.shape[0] * k.shape[1] >= torch.get_num_threads()
     return busy and _is_ours(q, k, v)
 
 
@@ -205,7 +205,7 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, begins: Tensor | None) -> Tensor:
         q, k, v = _by_token(q), _by_token(k), _by_token(v)
         begins = q.new_zeros(q.shape[:2], dtype=torch.int64) if begins is None else begins
-        result, wholes = (_opaque_attend if torch.compiler.is_compiling() else _attend)(q, k, v, begins)
+        result, wholes = _attend(q, k, v, begins)
         ctx.save_for_backward(q, k, v, begins, result, wholes)
         return result.transpose(1, 2)
 
@@ -213,54 +213,49 @@ class _Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        backward = _opaque_attend_backward if torch.compiler.is_compiling() else _attend_backward
-        of_q, of_k, of_v = backward(_by_token(grad), *ctx.saved_tensors)
+        of_q, of_k, of_v = _attend_backward(_by_token(grad), *ctx.saved_tensors)
         return of_q.transpose(1, 2), of_k.transpose(1, 2), of_v.transpose(1, 2), None
 
 
+# Operations of their own, which torch.compile need not look into and selective checkpointing knows by name.
+@torch.library.custom_op("l3::attend", mutates_args=())
 def _attend(q: Tensor, k: Tensor, v: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
     """Heads [batch, seq, heads, head_dim], as their product leaves them in memory. Returns what the way back wants too."""
-    result, wholes = torch.empty_like(q), q.new_empty(q.shape[:3])
-    _attention().attend(*map(_array, (q, k, v, begins)), np.float32(q.shape[3] ** -0.5), _array(result), _array(wholes))
+    result, wholes = _empty_for(q), q.new_empty(q.shape[:3])
+    _kernels().attend(*map(_array, (q, k, v, begins)), np.float32(q.shape[3] ** -0.5), _array(result), _array(wholes))
     return result, wholes
 
 
+@torch.library.custom_op("l3::attend_backward", mutates_args=())
 def _attend_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, begins: Tensor, result: Tensor, wholes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_q, of_k, of_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    of_q, of_k, of_v = _empty_for(q), _empty_for(k), _empty_for(v)
     before, after = map(_array, (grad, q, k, v, begins)), map(_array, (result, wholes, of_q, of_k, of_v))
-    _attention().attend_backward(*before, np.float32(q.shape[3] ** -0.5), *after)
+    _kernels().attend_backward(*before, np.float32(q.shape[3] ** -0.5), *after)
     return of_q, of_k, of_v
 
 
-# To torch.compile, which cannot look into them.
-_opaque_attend = torch.library.custom_op("l3::attend", _attend, mutates_args=())
-_opaque_attend_backward = torch.library.custom_op("l3::attend_backward", _attend_backward, mutates_args=())
-
-
-@_opaque_attend.register_fake
+@_attend.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(q), q.new_empty(q.shape[:3])
+    return _empty_for(q), q.new_empty(q.shape[:3])
 
 
-@_opaque_attend_backward.register_fake
+@_attend_backward.register_fake
 def _(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, begins: Tensor, result: Tensor, wholes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    return _empty_for(q), _empty_for(k), _empty_for(v)
+
+
+def _empty_for(x: Tensor) -> Tensor:
+    """Contiguous whatever x is, so that an array over it is no copy."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _by_token(x: Tensor) -> Tensor:
     """[batch, heads, seq, head_dim] as [batch, seq, heads, head_dim], in which order a product leaves them in memory."""
     return x.transpose(1, 2).contiguous()
-
-
-def _attention() -> Any:
-    _kernels()
-    from l3_platform.model import cpu_attention
-
-    return cpu_attention
 
 
 def _kernels() -> Any:
@@ -269,8 +264,10 @@ def _kernels() -> Any:
 
     from l3_platform.model import cpu_kernels
 
-    most: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore
-    numba.set_num_threads(min(torch.get_num_threads(), most))
+    threads, most = torch.get_num_threads(), int(numba.config.NUMBA_NUM_THREADS)  # pyright: ignore
+    numba.set_num_threads(min(threads, most))
+    if torch.get_num_threads() != threads:  # numba's first start sets OpenMP, which is torch's too, to all cores
+        torch.set_num_threads(threads)
     return cpu_kernels
 
 

@@ -20,6 +20,8 @@ from l3_platform.settings import ActivationCheckpointing
 _DEAR = {
     "aten::_scaled_mm",
     "mkldnn::_linear_pointwise",
+    "l3::times",
+    "l3::attend",
     "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_dot_product_flash_attention",
     "aten::_scaled_dot_product_efficient_attention",

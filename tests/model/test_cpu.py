@@ -1,5 +1,8 @@
 """What a CPU does by itself against what torch does."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numba
@@ -8,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from l3_platform.model import Llama, ModelConfig, cpu
+from l3_platform.model import Llama, ModelConfig, cpu, cpu_kernels
 from l3_platform.model.attention import Native, Seen, document_begins
+from l3_platform.model.init import initialize
 from l3_platform.model.llama import in_chunks, rotary_table, rotate
+from l3_platform.parallel.checkpointing import checkpoint_block
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +157,7 @@ def test_attention_in_blocks_and_its_gradients_are_as_exact_as_torchs(seq: int, 
             assert error <= 2.0 * of_torchs + 5e-6
 
 
-def test_attention_to_what_is_no_number_is_none_and_other_documents_do_not_see_it() -> None:
+def test_a_query_or_key_that_is_no_number_makes_attention_none_but_not_in_other_documents() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 2, 100, 16) for _ in range(3))
     document = (torch.arange(100) >= 40).long()[None]
@@ -167,6 +172,34 @@ def test_attention_to_what_is_no_number_is_none_and_other_documents_do_not_see_i
     assert not found[0, 1, 60:].isfinite().any() and torch.equal(found[0, 1, :60], expected[0, 1, :60])
 
 
+def test_what_is_computed_again_in_the_backward_pass_is_not_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {"none": 0, "selective": 0, "full": 0}
+    tokens = torch.randint(0, 64, (3, 20))
+    for how in calls:
+        model = Llama(ModelConfig(vocab_size=64, d_model=32, layers=2, heads=4, kv_heads=2, ffn=48))
+        initialize(model, 0)
+        for block in model.layers:
+            checkpoint_block(block, how)  # pyright: ignore[reportArgumentType]
+
+        def counted(*arguments: object, how: str = how, attend: Callable[..., None] = cpu_kernels.attend) -> None:
+            calls[how] += 1
+            attend(*arguments)
+
+        with monkeypatch.context() as counting:
+            counting.setattr(cpu_kernels, "attend", counted)
+            model(tokens, tokens, bos_id=5).backward()
+    assert calls == {"none": 2, "selective": 2, "full": 4}
+
+
+def test_numba_leaves_torch_the_threads_that_it_has() -> None:
+    """It starts once a process."""
+    code = (
+        "import torch; from l3_platform.model import cpu; torch.set_num_threads(1); x = torch.ones(4, 8);"
+        "cpu.swiglu(x, x); assert torch.get_num_threads() == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"NUMBA_NUM_THREADS": "2"})
+
+
 def test_attention_that_a_kernel_of_ours_does_not_pay_for_is_sdpas(monkeypatch: pytest.MonkeyPatch) -> None:
     def by(q: Tensor, k: Tensor) -> str:
         return str(Native().attend(q.requires_grad_(), k, k, None).grad_fn)
@@ -175,7 +208,7 @@ def test_attention_that_a_kernel_of_ours_does_not_pay_for_is_sdpas(monkeypatch: 
     assert "_Attend" in by(q, k)
     assert "_Attend" not in by(q.detach().bfloat16(), k.bfloat16())
     assert "_Attend" not in by(q[:, :, :7].detach(), k)  # a chunk of queries
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)  # of which one has no key head of a sequence
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 9)  # of which most have no key head of a sequence
     assert "_Attend" not in by(q.detach(), k)
     monkeypatch.setattr(cpu, "_LARGE", q.numel() + 1)
     assert "_Attend" not in by(q.detach()[:1], k[:1])
