@@ -1,8 +1,9 @@
 """Attention kernels. Each makes a mask of its own kind, once a forward pass, under which every layer then attends.
 
 A query looks at the tokens of its document up to itself (Llama 3, section 3.2). `Sdpa` does so with a dense mask; `Flex`
-(Dong et al. 2024) and on a CPU `Native` pass over blocks in which no query may look at any key, and `Varlen` (FlashAttention 2,
-Dao 2023) takes each document for a sequence: none of these ever holds seq · seq numbers. Without a mask all are causal kernels.
+(Dong et al. 2024) and `Native`, which on a CPU has kernels of ours, pass over blocks in which no query may look at any key, and
+`Varlen` (FlashAttention 2, Dao 2023) takes each document for a sequence: none of these holds seq · seq numbers, but Native where
+it is SDPA. Without a mask all are causal kernels.
 """
 
 from __future__ import annotations

@@ -376,7 +376,7 @@ def _in_order(bits):
 
 @njit(inline="always")  # numba's own inlining, without which loops over it do not become vector instructions
 def _exp(x):
-    """_exp(x) of x cut to [-87, 88], within 2 units in the last place: numba's own is a call, which no vector has."""
+    """exp(x) of x cut to [-87, 88], within 2 units in the last place: numba's own is a call, which no vector has."""
     x = min(max(x, _LOWEST), _HIGHEST)
     power = np.floor(x * _PER_LN2 + _HALF)
     x = x - power * _LN2_HIGH - power * _LN2_LOW
