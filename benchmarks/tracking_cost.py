@@ -16,20 +16,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.tracked_training import SETTINGS
 from benchmarks.training import SHAPES
 from l3_platform.launch.places import rank_environment
-from l3_platform.settings import Settings, Stage, Train
+from l3_platform.settings import Stage
 from l3_platform.train import TrainJob
 from l3_platform.train.metrics import Mirror, Row, read, values_of
 from l3_platform.train.mlflow_client import client_for
 
-SETTINGS = Train(nodes=1, processes_per_node=1, threads=2)
 BAR_COST, BAR_WAIT = 0.02, 0.01
 
 
@@ -38,11 +37,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--asset", metavar="JOB", help="train this job as an asset, in this process")
     options = parser.parse_args(arguments)
-    if options.asset:
-        _as_asset(TrainJob.read(options.asset))
-        return
     from l3_platform.orchestration.services import running_mlflow
 
     wholes: dict[str, list[float]] = {"torchrun alone": [], "asset with MLflow": []}
@@ -134,25 +129,7 @@ def _alone(job: TrainJob) -> tuple[float, str]:
 def _dagster(home: Path, job: TrainJob) -> tuple[float, str]:
     path = Path(job.folder).with_name("job.json")
     job.write(path)
-    return _timed([sys.executable, "-m", "benchmarks.tracking_cost", "--asset", str(path)], {"L3_HOME": str(home)})
-
-
-def _as_asset(job: TrainJob) -> None:
-    from l3_platform.orchestration.instance import prepare_home
-    from l3_platform.orchestration.training import launched
-
-    @dg.asset
-    def trained(context: dg.AssetExecutionContext) -> None:
-        before = time.process_time()
-        launched(context, Settings(train=SETTINGS), job)
-        used.append(time.process_time() - before)
-
-    used: list[float] = []
-    prepare_home()
-    with dg.DagsterInstance.get() as instance:
-        assert dg.materialize([trained], instance=instance).success
-    print(used[0], flush=True)
-    os._exit(0)  # as `l3` ends
+    return _timed([sys.executable, "-m", "benchmarks.tracked_training", str(path)], {"L3_HOME": str(home)})
 
 
 def _timed(command: Sequence[str], environment: dict[str, str] | None = None) -> tuple[float, str]:
