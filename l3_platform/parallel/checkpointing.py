@@ -8,13 +8,11 @@ is gathered again.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
-
-from l3_platform.settings import ActivationCheckpointing
 
 # By name: those of flex and varlen exist only once their modules are imported.
 _DEAR = {
@@ -32,13 +30,18 @@ _DEAR = {
 }
 
 
-def checkpoint_block(block: nn.Module, how: ActivationCheckpointing) -> None:
+def checkpoint_block(block: nn.Module, how: Literal["selective", "full"]) -> None:
     """In place."""
-    if how == "none":
-        return
-    options = {"context_fn": partial(create_selective_checkpoint_contexts, _policy)} if how == "selective" else {}
+    forward = block.forward
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    if how == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+
+    def checkpointed(*inputs: Any) -> Any:  # a function: dynamo leaves a `partial` of a checkpoint uncompiled, without a word
+        return checkpoint(forward, *inputs, **options)
+
     # The method is replaced, not the module: a wrapper module would rename every parameter of the block.
-    block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **options)
+    block.forward = checkpointed
 
 
 def _policy(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:

@@ -1,4 +1,4 @@
-"""Applies parallelism to a model that knows nothing of it: activation checkpointing, compile, FSDP2, in that order."""
+"""Applies parallelism to a model that knows nothing of it: activation checkpointing, compile, and around both FSDP2."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from l3_platform.model.llama import Llama
+from l3_platform.parallel.checkpointing import checkpoint_block
 from l3_platform.parallel.mesh import Mesh
 from l3_platform.settings import ActivationCheckpointing
 
@@ -75,14 +76,18 @@ def reduce_gradients(model: nn.Module, wanted: bool) -> None:
 
 
 def prepare_blocks(blocks: Iterable[nn.Module], activation_checkpointing: ActivationCheckpointing, compile_blocks: bool) -> None:
-    """What comes before sharding by data parallelism, in place."""
-    for block in blocks:
-        if activation_checkpointing != "none":
-            from l3_platform.parallel.checkpointing import checkpoint_block
+    """What comes before sharding by data parallelism, in place.
 
-            checkpoint_block(block, activation_checkpointing)
+    `selective` is compiled with the block, for its choice is among single operations. `full` runs the compiled block twice:
+    compiled with it, torch 2.13 would save the device mesh of tensor parallelism as if it were a tensor, and fail.
+    """
+    for block in blocks:
+        if activation_checkpointing == "selective":
+            checkpoint_block(block, "selective")
         if compile_blocks:
-            block.compile()
+            block.forward = torch.compile(block.forward)  # the method: hooks of FSDP2 stay outside
+        if activation_checkpointing == "full":
+            checkpoint_block(block, "full")
 
 
 def shard(

@@ -3,7 +3,9 @@ Native."""
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -25,8 +27,8 @@ from l3_platform.model.attention import (
     kernel_for,
 )
 from l3_platform.model.init import initialize
-from l3_platform.parallel.checkpointing import checkpoint_block
 from l3_platform.parallel.context import places
+from l3_platform.parallel.parallelize import prepare_blocks
 from tests.flex_on_cpu import refusal_lifted, traced_flex
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -124,10 +126,8 @@ def test_a_model_under_flex_has_sdpas_gradients_where_torchs_refusal_is_lifted(c
     """A second step, of other documents, compiles nothing."""
     expected = two_steps(Llama(TINY))
     model = Llama(TINY, traced_flex())
-    for block in model.layers:
-        checkpoint_block(block, checkpointing)
-        if compiled:
-            block.compile(backend="aot_eager")
+    with mock.patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
+        prepare_blocks(model.layers, checkpointing, compiled)
     with refusal_lifted():
         got = two_steps(model)
     for name, gradient in expected.items():

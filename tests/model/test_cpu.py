@@ -15,7 +15,7 @@ from l3_platform.model import Llama, ModelConfig, cpu, cpu_kernels
 from l3_platform.model.attention import Native, Seen, document_begins
 from l3_platform.model.init import initialize
 from l3_platform.model.llama import in_chunks, rotary_table, rotate
-from l3_platform.parallel.checkpointing import checkpoint_block
+from l3_platform.parallel.parallelize import prepare_blocks
 
 
 @pytest.fixture(autouse=True)
@@ -178,8 +178,7 @@ def test_what_is_computed_again_in_the_backward_pass_is_not_attention(monkeypatc
     for how in calls:
         model = Llama(ModelConfig(vocab_size=64, d_model=32, layers=2, heads=4, kv_heads=2, ffn=48))
         initialize(model, 0)
-        for block in model.layers:
-            checkpoint_block(block, how)  # pyright: ignore[reportArgumentType]
+        prepare_blocks(model.layers, how, compile_blocks=False)  # pyright: ignore[reportArgumentType]
 
         def counted(*arguments: object, how: str = how, attend: Callable[..., None] = cpu_kernels.attend) -> None:
             calls[how] += 1

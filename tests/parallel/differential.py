@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -55,10 +56,9 @@ class Steps:
     gradients: list[dict[str, torch.Tensor]] = field(default_factory=list)
 
 
-def _compile(block: torch.nn.Module) -> None:
-    """Through dynamo and autograd's tracer, where compilation can go wrong with collectives, but not through inductor,
-    whose C++ takes a minute."""
-    block.forward = torch.compile(block.forward, backend="aot_eager")
+# Through dynamo and autograd's tracer, where compilation can go wrong with collectives, but not through inductor, whose C++
+# takes a minute.
+_compile = partial(torch.compile, backend="aot_eager")
 
 
 def three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
@@ -69,7 +69,7 @@ def three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
 
 
 def _three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
-    with mock.patch.object(torch.nn.Module, "compile", _compile):
+    with mock.patch.object(torch, "compile", _compile):
         model = build(
             case.config, mesh, rank, device=torch.device("cpu"), schedule=case.schedule, unit_parameters=15_000, **case.options
         )

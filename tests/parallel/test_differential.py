@@ -38,6 +38,11 @@ TWO = [
     *(Case(Mesh(dp_shard=2), kernels=True, options={"activation_checkpointing": how}) for how in ("selective", "full")),
     Case(Mesh(tp=2), options={"compile_blocks": True}),
     Case(Mesh(pp=2), ONE, options={"compile_blocks": True}),
+    *(
+        Case(mesh, options={"compile_blocks": True, "activation_checkpointing": how})
+        for mesh in (Mesh(tp=2), Mesh(cp=2), Mesh(dp_shard=2))
+        for how in ("selective", "full")
+    ),
 ]
 FOUR = [
     Case(Mesh(dp_replicate=2, dp_shard=2)),
