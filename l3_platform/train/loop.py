@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,10 @@ class _Run:
         self.mesh = job.mesh(here.size)
         if here.first and self.mesh.pp > 1:
             self._warn_of_padding()
+        kernel = kernel_for(job.attention_kernel, here.device, job.model.head_dim)
         self.model = build(
             job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline,
-            kernel=kernel_for(job.attention_kernel, here.device, job.model.head_dim), precision=job.precision,
+            kernel=kernel, precision=job.precision,
             activation_checkpointing=job.activation_checkpointing, compile_blocks=job.compile,
         )  # fmt: skip
         self.optimizer = AdamW(self.model.module, betas=job.betas, epsilon=job.epsilon, weight_decay=job.weight_decay)
@@ -131,6 +133,7 @@ class _Run:
         if here.first:
             write_plans(job.folder, self.plans)
             rewind(job.folder, self.position.step)
+            log.info("%s", self._introduction(type(kernel).__name__.lower()))
         here.wait()
         # Ranks that share a model read the same sequences: the first of them writes.
         data_rank, other = divmod(here.rank, self.mesh.model_ranks)
@@ -218,6 +221,15 @@ class _Run:
         from l3_platform.tokens.hugging_face import tokenizer_files
 
         return tokenizer_files(Path(self.job.tokenizer).read_bytes())
+
+    def _introduction(self, kernel: str) -> str:
+        """What `auto` and the number of processes came to."""
+        degrees = ", ".join(f"{name} {degree}" for name, degree in asdict(self.mesh).items() if degree > 1)
+        return (
+            f"{self.parameters:,} parameters in {self.job.precision}{', compiled' if self.job.compile else ''}, "
+            f"attention by {kernel}, {self.here.size} x {self.here.device.type}{f' ({degrees})' if degrees else ''}, "
+            f"from step {self.position.step:,}"
+        )
 
     def _warn_of_padding(self) -> None:
         for stage in self.job.ramp:

@@ -114,6 +114,19 @@ def test_micro_batches_change_the_loss_by_rounding_alone(tmp_path: Path) -> None
     assert small.loss == pytest.approx(whole.loss, rel=1e-3)
 
 
+def test_a_run_says_what_auto_came_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"), pytest.raises(TrainingStopped):
+        train(job_in(tmp_path), stop_requested=StopAfter(3))
+    job = job_in(tmp_path, attention="sdpa")
+    with caplog.at_level("INFO"):
+        train(job)
+    begun = [record.getMessage() for record in caplog.records if "parameters" in record.getMessage()]
+    assert begun == [
+        "28,832 parameters in fp32, attention by native, 1 x cpu, from step 0",
+        "28,832 parameters in fp32, attention by sdpa, 1 x cpu, from step 3",
+    ]
+
+
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     job = job_in(tmp_path)
     expected = train(job)
