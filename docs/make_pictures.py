@@ -1,4 +1,4 @@
-"""The pictures of the README: `make pictures` after `make demo`, with Debian's Chromium."""
+"""Screenshots for the README: `make pictures` after `make demo`, with Debian's Chromium."""
 
 from __future__ import annotations
 

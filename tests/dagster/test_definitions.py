@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from docs.asset_graph import README, drawing
 from jobs.definitions import definitions
 from l3_platform.lineage import STAGES, inputs_of
 from l3_platform.settings import load
@@ -31,6 +32,10 @@ def loaded() -> dict:
 
 def test_the_graph_has_every_stage_and_nothing_else(graph):
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == set(STAGES)
+
+
+def test_the_readme_draws_the_graph():
+    assert drawing() in README.read_text(encoding="utf-8"), "run `python -m docs.asset_graph`"
 
 
 def test_the_graph_runs_as_the_lineage_says(graph):
