@@ -53,6 +53,19 @@ def complete(folder: str | Path) -> list[Path]:
     return sorted((path for path in found if (path / "complete.json").exists()), key=lambda p: p.name, reverse=True)
 
 
+def regular(folder: str | Path) -> list[Path]:
+    """Those of `complete` that an undisturbed run has, too: not what a run saved because it was asked to stop."""
+    return [path for path in complete(folder) if _facts(path).get("regular", True)]
+
+
+def _facts(checkpoint: Path) -> dict[str, Any]:
+    """Empty where they cannot be read: whoever loads the checkpoint finds that out and says so."""
+    try:
+        return json.loads((checkpoint / "complete.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from l3_platform.train.branch import Position, complete, step_of
+from l3_platform.train.branch import Position, complete, regular, step_of
 from l3_platform.train.job import TrainingError, write_text
 from l3_platform.train.ranks import Ranks
 
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # a single process is meant
 
 State = Mapping[str, Any]  # nested mappings of tensors, sharded or not
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written: the disk, or a rank that was lost meanwhile. Another attempt may succeed."""
 
 
 class Checkpoints:
@@ -46,24 +50,25 @@ class Checkpoints:
         # A group of its own: the background's collectives must not meet the training step's.
         self._group: Any = torch.distributed.new_group(backend="gloo") if ranks.size > 1 else None
 
-    def save(self, state: State, position: Position) -> None:
+    def save(self, state: State, position: Position, *, regular: bool = True) -> None:
         """Copies the state to host memory and returns; the files are written behind the next steps.
 
-        Waits for the save before, and raises what went wrong in it.
+        Waits for the save before, and raises what went wrong in it. One that is not `regular`, which an undisturbed run
+        would not have, is kept until the next that is.
         """
         self.wait()
         staged = _map_tensors(state, lambda t: t.detach().clone() if t.device.type == "cpu" else t.detach().cpu())
-        self._thread = threading.Thread(target=self._write, args=(staged, position), name="checkpoint", daemon=True)
+        self._thread = threading.Thread(target=self._write, args=(staged, position, regular), name="checkpoint", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Until the last save is complete; raises TrainingError where it failed."""
+        """Until the last save is complete; raises CheckpointError where it failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            raise TrainingError(f"{self.folder}: a checkpoint could not be written: {error}") from error
+            raise CheckpointError(f"{self.folder}: a checkpoint could not be written: {error}") from error
 
     def close(self, seconds: float) -> None:
         """Lets a save that is under way end, for at most `seconds`; this rank's alone, and never raises.
@@ -102,11 +107,21 @@ class Checkpoints:
             raise TrainingError(f"{folder}: {damage}, so nothing can branch from it; run its parent again")
         self.load(state, folder)
 
+    def whole(self, folders: Sequence[Path]) -> list[Path]:
+        """Those that are as they were written; the others are named in a warning."""
+        damages = [(folder, self._damage(folder)) for folder in folders]
+        for folder, damage in damages:
+            if damage is not None:
+                log.warning("%s: %s", folder, damage)
+        return [folder for folder, damage in damages if damage is None]
+
     def load(self, state: State, folder: Path) -> None:
         """Fills the tensors of `state`, which may be a part of what was saved, in place."""
         from torch.distributed.checkpoint.state_dict_loader import load
 
-        load(dict(state), checkpoint_id=str(folder), process_group=self._group, no_dist=self.ranks.size == 1)
+        from l3_platform.train.safe_reader import SafeReader
+
+        load(dict(state), storage_reader=SafeReader(folder), process_group=self._group, no_dist=self.ranks.size == 1)
 
     def forget_after(self, step: int) -> None:
         """Removes the checkpoints of later steps: those of a stretch that the run has rolled back from."""
@@ -122,7 +137,7 @@ class Checkpoints:
         for path in self.folder.glob("*.partial"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _write(self, state: State, position: Position) -> None:
+    def _write(self, state: State, position: Position, is_regular: bool) -> None:
         from torch.distributed.checkpoint.state_dict_saver import save
 
         began = time.monotonic()
@@ -136,14 +151,17 @@ class Checkpoints:
                     "position": asdict(position),
                     "fingerprint": self._fingerprint,
                     "ranks": self.ranks.size,
+                    "regular": is_regular,
                     "files": files,
                 }
                 write_text(partial / "complete.json", json.dumps(facts, indent=2, sort_keys=True) + "\n")
                 shutil.rmtree(target, ignore_errors=True)  # a damaged one that was passed over
                 os.replace(partial, target)
                 _sync_folder(self.folder)
-                for old in complete(self.folder)[self._keep :]:
-                    shutil.rmtree(old)
+                kept = {target, *regular(self.folder)[: self._keep]}
+                for old in complete(self.folder):
+                    if old not in kept:
+                        shutil.rmtree(old)
         except BaseException as error:
             self._error = error
         self.save_seconds = time.monotonic() - began
@@ -161,6 +179,8 @@ class Checkpoints:
 
     def _damage(self, folder: Path) -> str | None:
         """What is wrong with a checkpoint, in words; the ranks share the reading."""
+        from l3_platform.train.safe_reader import refusal
+
         try:
             files = json.loads((folder / "complete.json").read_text())["files"]
         except (OSError, ValueError, KeyError) as error:
@@ -168,6 +188,8 @@ class Checkpoints:
         else:
             names = sorted(files)[self.ranks.rank :: self.ranks.size]
             found = next((fault for name in names if (fault := _fault(folder / name, *files[name]))), None)
+            if found is None and self.ranks.first:
+                found = refusal(folder)
         if self.ranks.size == 1:
             return found
         gathered: list[Any] = [None] * self.ranks.size

@@ -179,7 +179,7 @@ class TrainJob(BaseModel):
                 domain: [[os.path.basename(file), os.path.getsize(file)] for file in files]
                 for domain, files in plain[split].items()
             }
-        identity["init_from"] = bool(self.init_from)
+        identity["init_from"] = _weights_identity(self.init_from) if self.init_from else False
         if self.branch_from:
             origin = read_origin(self.branch_from)
             identity["branch_from"] = [origin.fingerprint, origin.position.step, origin.position.tokens]
@@ -198,6 +198,14 @@ class TrainJob(BaseModel):
             raise ValueError("init_from and branch_from are both set: a run starts from one of them")
         _check_ramp(self.ramp, self.total_tokens)
         return self
+
+
+def _weights_identity(folder: str) -> str | list[Any]:
+    """The fingerprint of the job that exported a model here; of any other folder its name and its files, as of data."""
+    if (result := TrainResult.read(folder)) is not None:
+        return result.fingerprint
+    files = sorted(Path(folder).glob("*.safetensors"))
+    return [os.path.basename(os.path.abspath(folder)), [[file.name, file.stat().st_size] for file in files]]
 
 
 class TrainResult(BaseModel):

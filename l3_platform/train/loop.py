@@ -166,10 +166,11 @@ class _Run:
                 self.metrics.log(row)
                 if on_step:
                     on_step(row)
-            if stop:
-                self._stop(stop_requested)
             every, own = job.checkpoint_every_tokens, self.start.tokens
-            if every and ((before.tokens - own) // every < (step.end - own) // every or step.end == self.total_tokens):
+            due = every and ((before.tokens - own) // every < (step.end - own) // every or step.end == self.total_tokens)
+            if stop:
+                self._stop(stop_requested, bool(due))
+            if due:
                 with self.meter.waiting_for("checkpoint"):
                     self._save()
             self.watchdog.step_finished()
@@ -182,10 +183,12 @@ class _Run:
         if averaged < job.average_last:
             log.warning("%s: only %d of %d checkpoints are left to average", job.folder, averaged, job.average_last)
         length = job.held_out_seq_len or self.unit
+        rows = job.ramp[-1].batch_tokens // (length * self.mesh.data_ranks)
+        if job.micro_batch_tokens:  # what does not fit into a step does not fit here
+            rows = min(rows, job.micro_batch_tokens // length)
         held_out = held_out_losses(
             self.model, job.held_out, seq_len=length, bos_id=self.bos_id, max_tokens=job.held_out_tokens,
-            batch_sequences=max(1, job.ramp[-1].batch_tokens // (length * self.mesh.data_ranks)), ranks=self.here,
-            mesh=self.mesh,
+            batch_sequences=max(1, rows), ranks=self.here, mesh=self.mesh,
         )  # fmt: skip
         probes = read_probes(job.probes) if job.probes else []
         tokens = self.position.tokens - self.start.tokens
@@ -332,19 +335,19 @@ class _Run:
         }
         return row | self.meter.row() | self.system.new()
 
-    def _save(self) -> None:
+    def _save(self, regular: bool = True) -> None:
         if self.metrics:
             self.metrics.flush()
         if self.ledger:
             self.ledger.flush()
-        self.checkpoints.save(self._state(self.position), self.position)
+        self.checkpoints.save(self._state(self.position), self.position, regular=regular)
 
-    def _stop(self, stop_requested: StopRequest) -> None:
-        """A last checkpoint where it fits in what is left of the shutdown; rank 0 decides for all."""
+    def _stop(self, stop_requested: StopRequest, due: bool) -> None:
+        """A last checkpoint where it fits in what is left of the shutdown; rank 0 decides for all. `due`: also without a stop."""
         left, needed = self.job.shutdown_seconds - (stop_requested() or 0.0), self.checkpoints.save_seconds
         where = f"at step {self.position.step} ({self.position.tokens:,} tokens)"
         if self.here.from_first(needed * 1.5 < left):
-            self._save()
+            self._save(regular=due)
             self.checkpoints.wait()
             raise TrainingStopped(f"{self.job.folder}: stopped on request {where}; run again to resume from there")
         raise TrainingStopped(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from l3_platform.train.branch import Position, complete, step_of
+from l3_platform.train.branch import Position, regular, step_of
 from l3_platform.train.checkpoint import Checkpoints, State
 from l3_platform.train.data_order import Step
 from l3_platform.train.job import TrainingError
@@ -22,7 +22,7 @@ def roll_back(
     no checkpoint from before the bad steps.
     """
     checkpoints.wait()
-    there = checkpoints.ranks.from_first([step_of(folder) for folder in complete(checkpoints.folder)])
+    there = checkpoints.ranks.from_first([step_of(folder) for folder in regular(checkpoints.folder)])
     wanted = checkpoint_for(memory, step, there) if verdict == "roll back" else None
     saved = None if wanted is None else checkpoints.load_newest(state, at_most=wanted)
     if saved is None:

@@ -48,6 +48,20 @@ def test_a_failure_that_would_repeat_is_reported_and_not_tried_again(
 
 
 @pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_is_tried_again_in_the_next_attempt(
+    make_job: MakeJob, tmp_path: Path, settings: Train, undisturbed: TrainResult
+) -> None:
+    def block(line: str) -> None:
+        last = tmp_path / "run" / "step-00000300.partial"
+        if line.startswith("step ") and not list((tmp_path / "run" / "logs").glob("attempt-2")):
+            last.touch()  # where a folder should be; the next attempt clears it
+
+    assert run_training(make_job(tmp_path), settings, on_line=block) == undisturbed
+    assert "a checkpoint could not be written" in (tmp_path / "run" / "logs" / "attempt-1" / "rank-00000.log").read_text()
+    assert len(list((tmp_path / "run" / "logs").iterdir())) == 2
+
+
+@pytest.mark.slow
 def test_the_client_gives_up_after_so_many_relaunches_without_a_checkpoint(
     make_job: MakeJob, tmp_path: Path, settings: Train, processes: Processes
 ) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from l3_platform.train.branch import Position, complete
-from l3_platform.train.checkpoint import Checkpoints
+from l3_platform.train.branch import Position, complete, regular
+from l3_platform.train.checkpoint import CheckpointError, Checkpoints
 from l3_platform.train.job import TrainingError
 from l3_platform.train.ranks import Ranks
 
@@ -89,8 +89,19 @@ def test_a_save_that_fails_is_reported_by_the_next_call(tmp_path: Path) -> None:
     (tmp_path / "step-00000001.partial").write_text("a file where the folder should be")
     store = checkpoints(tmp_path)
     store.save(state(1.0), Position(1, 10, 1.0))
-    with pytest.raises(TrainingError, match="a checkpoint could not be written"):
+    with pytest.raises(CheckpointError, match="a checkpoint could not be written"):
         store.wait()
+
+
+def test_what_a_stop_saved_is_kept_until_the_next_regular_one_and_takes_no_place_of_one(tmp_path: Path) -> None:
+    store = saved(tmp_path, [2, 4], keep=2)
+    for step in (5, 6):  # stopped twice
+        store.save(state(step), Position(step, step * 10, 1.0), regular=False)
+    store.wait()
+    assert [path.name[-1] for path in complete(tmp_path)] == ["6", "4", "2"]
+    assert [path.name[-1] for path in regular(tmp_path)] == ["4", "2"]
+    saved(tmp_path, [8], keep=2)
+    assert [path.name[-1] for path in complete(tmp_path)] == ["8", "4"]
 
 
 def test_complete_json_lists_every_file_with_its_size(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from l3_platform.model import Llama, ModelConfig, load_exported
 from l3_platform.settings import Stage
 from l3_platform.settings import Train as TrainSettings
-from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult
+from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult, loop
 from l3_platform.train import checkpoint as checkpoint_module
 from l3_platform.train import metrics as metrics_module
 from l3_platform.train.branch import complete
@@ -181,6 +181,38 @@ def test_annealing_averages_its_checkpoints_and_starts_from_the_weights(tmp_path
     torch.testing.assert_close(final["layers.0.attention.wq.weight"].detach(), mean)
 
 
+def averaging_job(folder: Path) -> TrainJob:
+    return job_in(
+        folder, total_tokens=2048, ramp=(Stage(batch_tokens=256, seq_len=32),), checkpoint_every_tokens=512, average_last=3,
+        keep_checkpoints=1,
+    )  # fmt: skip
+
+
+def test_a_stopped_run_averages_the_checkpoints_of_an_undisturbed_one(tmp_path: Path) -> None:
+    whole, broken = averaging_job(tmp_path / "whole"), averaging_job(tmp_path / "broken")
+    expected = train(whole)
+    for step in (5, 2):  # behind steps 5 and 7, between the checkpoints of 4, 6 and 8
+        with pytest.raises(TrainingStopped):
+            train(broken, stop_requested=StopAfter(step))
+    assert train(broken) == expected and expected.averaged == 3
+    name = "model.safetensors"
+    assert (Path(broken.output) / name).read_bytes() == (Path(whole.output) / name).read_bytes()
+
+
+def test_a_checkpoint_that_has_rotted_is_no_part_of_the_average(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    job = averaging_job(tmp_path)
+    train(job)
+    expected = weights_of_checkpoints(job, 3)
+    shutil.rmtree(job.output)
+    rotten = next(complete(job.folder)[1].glob("*.distcp"))
+    content = rotten.read_bytes()
+    rotten.write_bytes(content[:5000] + bytes(64) + content[5064:])
+    assert train(job).averaged == 2
+    assert "has changed since it was written" in caplog.text and "only 2 of 3 checkpoints are left" in caplog.text
+    got = dict(load_exported(job.output).named_parameters())["layers.0.attention.wq.weight"].detach()
+    assert not torch.allclose(got, expected)
+
+
 def weights_of_checkpoints(job: TrainJob, count: int) -> torch.Tensor:
     from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -209,6 +241,18 @@ def test_held_out_loss_predicts_every_token_but_the_first_once(tmp_path: Path) -
         window = stream[start : start + 49]
         by_hand += model(window[None, :-1], window[None, 1:], BOS).item()
     assert tokens == 999 and nats == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_held_out_loss_is_computed_in_micro_batches_where_steps_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    monkeypatch.setattr(loop, "held_out_losses", lambda *_, batch_sequences, **__: rows.append(batch_sequences) or {})
+    for number, tokens in enumerate((0, 128, 64)):
+        train(
+            job_in(
+                tmp_path / str(number), total_tokens=1024, ramp=(Stage(batch_tokens=256, seq_len=32),), micro_batch_tokens=tokens
+            )
+        )
+    assert rows == [8, 4, 2]
 
 
 def test_held_out_tokens_limits_each_domain(tmp_path: Path) -> None:
@@ -257,6 +301,18 @@ def test_a_job_survives_its_json_file_and_takes_the_recipe_of_the_settings(tmp_p
 def test_an_impossible_job_is_refused_in_words(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         job_in(tmp_path, **changes)
+
+
+def test_a_start_from_other_weights_is_another_job(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"x")
+    ours = job_in(tmp_path / "ours")
+    train(ours)
+    moved = shutil.copytree(ours.output, tmp_path / "moved")
+    starts = ["", str(tmp_path / "one"), str(tmp_path / "other"), ours.output]
+    prints = [job_in(tmp_path / "next", init_from=start).fingerprint for start in starts]
+    assert len(set(prints)) == 4 and prints[3] == job_in(tmp_path / "next", init_from=str(moved)).fingerprint
 
 
 def test_result_holds_no_wall_clock(tmp_path: Path) -> None:
