@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from l3_platform.model.config import ModelConfig
-from l3_platform.parallel.schedule import PipelineSchedule
+from l3_platform.parallel.schedule import PipelineSchedule, split_layers
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,7 @@ class Mesh:
             self._check_sequence(seq_len)
         if self.pp == 1:
             return
-        stages = self.pp * schedule.stages_per_rank
-        if stages > model.layers:
-            raise ValueError(
-                f"mesh: {model.layers} layers cannot fill {stages} pipeline stages ({self.pp} ranks of "
-                f"{schedule.stages_per_rank}); lower train.pipeline_parallel or train.pipeline_stages_per_rank"
-            )
+        split_layers(model.layers, self.pp * schedule.stages_per_rank)
         if model.tied:
             raise ValueError(
                 "mesh: a tied embedding would lie on the first and on the last pipeline stage; "

@@ -69,13 +69,24 @@ def split_layers(layers: int, stages: int) -> list[range]:
     """The blocks of each stage, in order: as even as can be, the embedding and the output head counting as a layer each.
 
     So the first and the last stage have one layer fewer (Llama 3, section 3.3.2): 126 layers in 16 stages are 7, fourteen
-    times 8, and 7. Every stage has at least one.
+    times 8, and 7; in 128 stages the first is the embedding alone, and the last the head. Raises ValueError in words where
+    a stage between them would have nothing to do.
     """
+    spare = stages - layers
+    if spare > 2 or layers < 1:
+        raise ValueError(
+            f"mesh: {layers} layers, an embedding and an output head cannot fill {stages} pipeline stages; "
+            "lower train.pipeline_parallel or train.pipeline_stages_per_rank"
+        )
     counts = [1] * stages
+    if spare > 0:
+        counts[-1] = 0
+    if spare > 1:
+        counts[0] = 0
     load = [1.0] * stages
     load[0] += 1
     load[-1] += 1
-    for _ in range(layers - stages):
+    for _ in range(-spare):
         lightest = min(range(stages), key=load.__getitem__)
         counts[lightest] += 1
         load[lightest] += 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from l3_platform.model.config import ModelConfig
+from l3_platform.parallel.schedule import split_layers
 
 # What a block keeps for its backward pass. `eager`: every operation its inputs. `compiled`: what torch.compile's
 # partitioner chooses. `selective` and `full`: what train.activation_checkpointing of that name leaves.
@@ -68,10 +69,5 @@ class Layout:
 
 
 def stage_layers(config: ModelConfig, layout: Layout) -> list[int]:
-    """Layers of each virtual stage in order; the first and last have one fewer, for embedding and output (section 3.3.2)."""
-    count = layout.pp * layout.stages
-    each, more = divmod(config.layers + 2, count)
-    sizes = [each + (0 < i <= more) for i in range(count)] if more < count - 1 else [each + (i < more) for i in range(count)]
-    sizes[0] -= 1
-    sizes[-1] -= 1
-    return sizes
+    """Layers of each virtual stage in order, as the trainer splits them."""
+    return [len(blocks) for blocks in split_layers(config.layers, layout.pp * layout.stages)]

@@ -44,6 +44,8 @@ class Case:
         words += [f"{self.sequences} sequences"] if self.sequences != 8 else []
         words += ["kernels"] if self.kernels else []
         words += ["tied"] if self.config.tied else []
+        words += [f"{self.config.layers} layers"] if self.config.layers != CONFIG.layers else []
+        words += [f"{self.schedule.stages_per_rank} stages a rank"] if self.schedule and self.schedule.stages_per_rank > 2 else []
         return " ".join([*words, *self.options, *([f"with {self.bug}"] if self.bug else [])])
 
 

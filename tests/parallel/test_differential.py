@@ -33,6 +33,10 @@ TWO = [
     *(Case(Mesh(pp=2), schedule, sequences=5) for schedule in SCHEDULES),  # three of eight rows predict nothing
     *(Case(Mesh(pp=2), schedule, options={"activation_checkpointing": "full"}) for schedule in SCHEDULES),
     Case(Mesh(pp=2), INTERLEAVED, options={"activation_checkpointing": "selective"}),
+    # The first stage is the embedding alone, or the last the output head, or both.
+    *(Case(Mesh(pp=2), schedule, config=replace(CONFIG, layers=2)) for schedule in (INTERLEAVED, ZBV)),
+    Case(Mesh(pp=2), replace(INTERLEAVED, stages_per_rank=3)),
+    Case(Mesh(pp=2), ONE, config=replace(CONFIG, layers=1)),
     *(Case(mesh, kernels=True) for mesh in (Mesh(tp=2), Mesh(cp=2), Mesh(dp_shard=2), Mesh(dp_replicate=2))),
     *(Case(Mesh(pp=2), schedule, kernels=True) for schedule in SCHEDULES),
     *(Case(Mesh(dp_shard=2), kernels=True, options={"activation_checkpointing": how}) for how in ("selective", "full")),

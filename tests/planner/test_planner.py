@@ -10,6 +10,8 @@ import pytest
 
 from l3_platform import settings
 from l3_platform.model import ModelConfig, parameters, presets
+from l3_platform.parallel.mesh import mesh_for
+from l3_platform.parallel.schedule import PipelineSchedule
 from l3_platform.planner import report
 from l3_platform.planner.calibration import TABLE_4, fit, fitted, leave_one_out, predicted
 from l3_platform.planner.cluster import H100, Shares
@@ -107,6 +109,15 @@ def test_the_search_finds_the_papers_mesh_among_the_best_and_all_proposals_fit()
     assert [c.pace.seconds for c in found.best] == sorted(c.pace.seconds for c in found.best)
     papers = found.best[meshes.index((8, 1, 16, 128))]
     assert papers.layout.stages == 8 and papers.pace.seconds < 1.05 * found.best[0].pace.seconds
+
+
+@pytest.mark.parametrize("step", [Step(8192, 16 << 20), Step(131_072, 16 << 20)])
+def test_the_trainer_takes_every_proposal(step: Step) -> None:
+    for layout in (candidate.layout for candidate in search(BIG, step, 16_384, fitted()).best):
+        schedule = PipelineSchedule("interleaved" if layout.stages > 1 else "1f1b", layout.stages)
+        mesh = mesh_for(layout.gpus, tp=layout.tp, cp=layout.cp, pp=layout.pp)
+        mesh.check(BIG, [step.seq_len], schedule)
+        assert mesh.data_ranks == layout.dp and schedule.padding(step.sequences // layout.dp, layout.rows, layout.pp) == 0
 
 
 def test_no_proposal_is_beaten_by_a_layout_that_fits() -> None:
