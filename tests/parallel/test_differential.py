@@ -23,7 +23,7 @@ TWO = [
     Case(Mesh(dp_shard=2)),
     Case(Mesh(dp_replicate=2)),
     Case(Mesh(tp=2), config=replace(CONFIG, tied=True)),
-    *(Case(mesh, document_mask=False) for mesh in (Mesh(tp=2), Mesh(cp=2))),
+    *(Case(mesh, document_mask=False) for mesh in (Mesh(tp=2), Mesh(cp=2), Mesh(dp_shard=2))),
     *(
         Case(mesh, options={"activation_checkpointing": how})
         for mesh in (Mesh(tp=2), Mesh(cp=2), Mesh(dp_shard=2))
@@ -51,7 +51,8 @@ TWO = [
 FOUR = [
     Case(Mesh(dp_replicate=2, dp_shard=2)),
     Case(Mesh(cp=4)),
-    Case(Mesh(cp=4), document_mask=False),
+    *(Case(mesh, document_mask=False) for mesh in (Mesh(cp=4), Mesh(dp_replicate=2, dp_shard=2), Mesh(cp=2, tp=2))),
+    *(Case(Mesh(pp=2, tp=2), schedule, document_mask=False) for schedule in SCHEDULES),
     Case(Mesh(pp=4), ONE),
     Case(Mesh(cp=2, tp=2)),
     Case(Mesh(dp_shard=2, tp=2)),

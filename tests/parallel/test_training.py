@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from l3_platform.model import ModelConfig, load_exported
-from l3_platform.train import TrainingStopped, TrainJob, TrainResult
+from l3_platform.train import TrainingStopped, TrainJob, TrainResult, ledger
 from l3_platform.train.loop import train
 from tests.parallel.ranks import in_processes
 from tests.train.test_loop import StopAfter, job_in, losses
@@ -34,6 +35,7 @@ def same(got: TrainJob, expected: TrainJob, result: TrainResult, right: TrainRes
     assert losses(got) == pytest.approx(losses(expected), rel=1e-5)
     assert result.fingerprint == right.fingerprint and result.averaged == right.averaged == 2
     assert result.held_out["general"] == pytest.approx(right.held_out["general"], rel=1e-5)
+    assert np.array_equal(ledger.read(got.folder), ledger.read(expected.folder))  # every token, in order, once
     weights = [dict(load_exported(j.output).named_parameters()) for j in (got, expected)]
     assert list(weights[0]) == list(weights[1])
     for name, weight in weights[1].items():
@@ -59,6 +61,26 @@ def test_a_checkpoint_written_on_one_mesh_goes_on_on_others_to_the_same_model(tm
         result = in_processes(ranks, folder, train_until, moved.model_copy(update=degrees), stop_after)
     assert result is not None
     same(moved, whole, result, right)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "degrees",
+    [
+        {"pipeline_parallel": 2, "tensor_parallel": 2, "pipeline_schedule": "zero_bubble"},
+        {"context_parallel": 2, "data_parallel_shard": 2},
+        {"pipeline_parallel": 2, "pipeline_schedule": "interleaved", "pipeline_micro_batches": 4},
+    ],
+)
+def test_on_the_same_mesh_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tmp_path: Path, degrees: dict[str, Any]) -> None:
+    whole, broken = (job(tmp_path / name, **degrees) for name in ("whole", "broken"))
+    expected = in_processes(4, tmp_path, train_until, whole, 99)
+    for stop_after in (5, 6):
+        assert in_processes(4, tmp_path, train_until, broken, stop_after) is None
+    assert in_processes(4, tmp_path, train_until, broken, 99) == expected
+    assert losses(broken) == losses(whole) and np.array_equal(ledger.read(broken.folder), ledger.read(whole.folder))
+    weights = [(Path(each.output) / "model.safetensors").read_bytes() for each in (broken, whole)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.exhaustive
