@@ -22,6 +22,7 @@ from l3_platform.pretrain import (
     Built,
     Launch,
     Tracked,
+    at_length,
     common,
     last_checkpoint,
     loss_curve,
@@ -29,9 +30,11 @@ from l3_platform.pretrain import (
     model_folder,
     places,
     put_model,
+    rate_at_end,
     short_length,
 )
 from l3_platform.scaling.build import read_plan
+from l3_platform.scaling.plan import TrainingPlan
 from l3_platform.settings import LongContext, LongStage, Settings, Stage
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import TOKENIZER
@@ -64,13 +67,13 @@ def build_long_context(
     fields = common(plan, token_shards[0], tokenizer[0]) | {
         "shares": mixtures_of(data_mix[0], "pretrain")[-1].shares,  # those that pre-training ended with
         "schedule": "wsd",  # without a decay: the rate stays where pre-training ended
-        "learning_rate": plan.learning_rate * settings.train.min_learning_rate_ratio,
+        "learning_rate": rate_at_end(plan, settings.train),
         "warmup_tokens": 0,
         "document_mask": True,  # section 3.2: important in continued pre-training on very long sequences
         "held_out_seq_len": short,
     }
     before = float(pretrained[0].manifest.metrics["held-out loss"])
-    work = _Work(out, settings, fields, before, lambda texts: encode_texts(encoder, texts), launch, track)
+    work = _Work(out, settings, plan, fields, before, lambda texts: encode_texts(encoder, texts), launch, track)
     slices: list[Slice] = []
     parent, kept = last_checkpoint(pretrained[0]), None
     for number, stage in enumerate(stages, start=1):
@@ -120,6 +123,7 @@ class _Work:
 
     out: Writer
     settings: Settings
+    plan: TrainingPlan
     fields: dict[str, Any]
     before: float
     encode: Encode
@@ -141,7 +145,7 @@ class _Work:
             job = TrainJob.from_settings(
                 self.settings.train,
                 **places(self.out, name),
-                **self.fields,
+                **self.fields | at_length(stage, self.plan, self.settings),
                 branch_from=parent,
                 total_tokens=read_origin(parent).position.tokens + tokens,
                 ramp=(Stage(batch_tokens=stage.batch_tokens, seq_len=stage.seq_len),),

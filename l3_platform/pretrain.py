@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +13,17 @@ from typing import Any
 import pyarrow as pa
 
 from l3_platform.engine import Counts, Output
+from l3_platform.model.config import RopeScaling
 from l3_platform.scaling.build import read_plan
 from l3_platform.scaling.plan import TrainingPlan
-from l3_platform.settings import Settings, Stage, home
+from l3_platform.settings import LongStage, Settings, Stage, Train, home
 from l3_platform.store import Dataset, Writer, files
 from l3_platform.tokens.build import TOKENIZER, vocabulary
 from l3_platform.train import ledger
 from l3_platform.train.branch import complete, read_origin
 from l3_platform.train.data_plan import read_plans
 from l3_platform.train.job import RESULT_FILE, TrainingError, TrainJob, TrainResult, run_folder
+from l3_platform.train.schedule import learning_rate
 from l3_platform.train.streams import local_streams, mixtures_of
 
 Built = tuple[Sequence[str], Mapping[str, Any]]
@@ -70,6 +73,7 @@ def build_pretrained(
         ramp=plan.ramp,
         learning_rate=plan.learning_rate,
         warmup_tokens=plan.warmup_tokens,
+        horizon_tokens=settings.train.cosine_tokens,
     )
     result = launch(job)
     return put_model(Path(job.output), out, told_of(job)), metrics_of(result)
@@ -94,19 +98,20 @@ def build_annealed(
     """
     plan = read_plan(training_plan[0])
     seq_len, parent = reached(long_context[0], pretrained[0])
-    batch = -(-plan.ramp[-1].batch_tokens // seq_len) * seq_len
+    like, stage = kept_stage(long_context[0], settings), annealing_stage(plan, seq_len)
+    batch = stage.batch_tokens
     tokens = max(settings.anneal.tokens, batch * settings.anneal.checkpoints)
     job = TrainJob.from_settings(
         settings.train,
         **places(out),
-        **common(plan, token_shards[0], tokenizer[0]),
+        **common(plan, token_shards[0], tokenizer[0]) | (at_length(like, plan, settings) if like else {}),
         **tracked.fields,
         shares=mixtures_of(data_mix[0], "anneal")[0].shares,
         branch_from=parent,
         total_tokens=read_origin(parent).position.tokens + tokens,
-        ramp=(Stage(batch_tokens=batch, seq_len=seq_len),),
+        ramp=(stage,),
         schedule="linear_to_zero",
-        learning_rate=plan.learning_rate * settings.train.min_learning_rate_ratio,  # goes on where the schedule ended
+        learning_rate=rate_at_end(plan, settings.train),
         warmup_tokens=0,
         held_out_seq_len=short_length(plan),
         checkpoint_every_tokens=tokens // settings.anneal.checkpoints // batch * batch,
@@ -137,6 +142,28 @@ def common(plan: TrainingPlan, token_shards: Dataset, tokenizer: Dataset) -> dic
     }
 
 
+def annealing_stage(plan: TrainingPlan, seq_len: int) -> Stage:
+    """Batches as large as pre-training's last, in whole sequences."""
+    return Stage(batch_tokens=-(-plan.ramp[-1].batch_tokens // seq_len) * seq_len, seq_len=seq_len)
+
+
+def at_length(stage: LongStage, plan: TrainingPlan, settings: Settings) -> dict[str, Any]:
+    """What a job at the length of a long-context stage has of its own: the model's RoPE and the mesh."""
+    stretch = settings.long_context.rope_scaling
+    scaling = RopeScaling(**stretch.model_dump()) if stretch else plan.model.rope_scaling
+    return {"model": dataclasses.replace(plan.model, rope_scaling=scaling), **stage.degrees}
+
+
+def rate_at_end(plan: TrainingPlan, train: Train) -> float:
+    """Where pre-training left the learning rate, at which its descendants go on: its floor, unless the cosine is longer."""
+    if train.schedule != "cosine" or not train.cosine_tokens:
+        return plan.learning_rate * train.min_learning_rate_ratio
+    return learning_rate(
+        plan.total_tokens, 0, schedule="cosine", peak=plan.learning_rate, min_ratio=train.min_learning_rate_ratio,
+        warmup_tokens=plan.warmup_tokens, total_tokens=plan.total_tokens, horizon_tokens=train.cosine_tokens,
+    )  # fmt: skip
+
+
 def short_length(plan: TrainingPlan) -> int:
     """The sequence length of pre-training, at which held-out losses of all its descendants are compared."""
     return max(stage.seq_len for stage in plan.ramp)
@@ -146,6 +173,13 @@ def reached(long_context: Dataset, pretrained: Dataset) -> tuple[int, str]:
     """The sequence length that the long-context stages arrived at, and the checkpoint to go on from."""
     metrics = long_context.manifest.metrics
     return metrics["reached"], last_checkpoint(long_context, metrics["kept"]) if metrics["kept"] else last_checkpoint(pretrained)
+
+
+def kept_stage(long_context: Dataset, settings: Settings) -> LongStage | None:
+    """Of the stages the last that passed; None where none did, and the pre-trained model was handed on."""
+    metrics = long_context.manifest.metrics
+    passed = (stage for stage in settings.long_context.stages if metrics["kept"] and stage.seq_len == metrics["reached"])
+    return next(passed, None)
 
 
 def last_checkpoint(trained: Dataset, run: str = "") -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from l3_platform.lineage import Catalog
 from l3_platform.long_context import read_story
-from l3_platform.pretrain import Tracked, build_annealed, last_checkpoint, reached
+from l3_platform.model import RopeScaling, read_config
+from l3_platform.pretrain import Tracked, build_annealed, last_checkpoint, model_folder, reached
 from l3_platform.settings import SettingsError
 from l3_platform.store import files
 from l3_platform.train import TrainingError, TrainJob, TrainResult
 from l3_platform.train.branch import read_origin
 from l3_platform.train.loop import train
 from l3_platform.train.probes import read_probes
-from tests.pretrained import catalog, long_context, settings
+from tests.pretrained import STAGES, catalog, long_context, settings
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def home(pretrained, tmp_path, monkeypatch) -> Path:
 
 
 class Launcher:
-    """Trains in this process and remembers; `spoil` changes what a slice's result is said to be."""
+    """Trains in this process, whatever the mesh, and remembers; `spoil` changes what a slice's result is said to be."""
 
     def __init__(self, spoil=lambda name, result: result) -> None:
         self.jobs: list[TrainJob] = []
@@ -47,6 +51,7 @@ class Launcher:
     def __call__(self, job: TrainJob) -> TrainResult:
         self.jobs.append(job)
         name = Path(job.folder).name
+        job = job.model_copy(update=dict.fromkeys(("tensor_parallel", "context_parallel", "pipeline_parallel"), 1))
         return self._spoil(name, train(job, lambda row: self.steps.append((name, int(row["step"])))))
 
 
@@ -169,6 +174,63 @@ def test_annealing_starts_from_the_length_that_was_reached_with_all_state(home):
     assert names == ["part-00000"]
 
 
+def annealed(made, dataset) -> TrainJob:
+    """The job of annealing, trained."""
+    launch = Launcher()
+    inputs = made.inputs("long_context") | {"long_context": [dataset]}
+    build_annealed(**inputs, out=made.writer("long_context"), settings=made.settings, launch=launch, tracked=Tracked())
+    return launch.jobs[0]
+
+
+STRETCH = '{"factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_seq_len": 64}'
+
+
+def test_rope_is_stretched_from_the_first_stage_to_what_is_evaluated_and_the_weights_go_on(home):
+    made, launch = catalog(settings(f"long_context.rope_scaling={STRETCH}", "anneal.tokens=1536")), Launcher()
+    dataset = long_context(made, launch)
+    last = annealed(made, dataset)
+    wanted = RopeScaling(original_seq_len=64)
+    assert [job.model.rope_scaling for job in (*launch.jobs, last)] == [wanted] * 3
+    assert [read_config(folder).rope_scaling for folder in (model_folder(dataset), last.output)] == [wanted] * 2
+    assert read_config(model_folder(made.dataset("pretrained"))).rope_scaling is None
+    assert launch.steps[0] == ("128-0", 17)  # with the pre-trained model's 16 steps behind it
+
+
+def test_where_no_stage_passes_annealing_keeps_the_rope_and_the_mesh_of_pre_training(home):
+    stages = json.dumps([{**STAGES[0], "context_parallel": 2}])
+    hard = ("long_context.needle_accuracy=1.0", "long_context.extra_slices=0", f"long_context.stages={stages}")
+    made = catalog(settings(f"long_context.rope_scaling={STRETCH}", *hard))
+    job = annealed(made, long_context(made, Launcher()))
+    assert (job.model.rope_scaling, job.context_parallel, job.ramp[0].seq_len) == (None, 1, 64)
+
+
+def test_a_stage_and_annealing_at_its_length_have_the_mesh_that_it_names(home):
+    stages = json.dumps([STAGES[0], {**STAGES[1], "context_parallel": 4, "tensor_parallel": 2, "pipeline_parallel": 2}])
+    made, launch = catalog(settings(f"long_context.stages={stages}", "anneal.tokens=1536")), Launcher()
+    last = annealed(made, long_context(made, launch))
+    jobs = [*launch.jobs, last]
+    assert [(job.tensor_parallel, job.context_parallel, job.pipeline_parallel) for job in jobs] == [(1, 1, 1), (2, 4, 2), (2, 4, 2)]
+
+
+def test_a_cosine_longer_than_pre_training_is_left_where_that_ends(home):
+    made = catalog(settings("train.cosine_tokens=8192", "anneal.tokens=1536"))
+    launch = Launcher()
+    last = annealed(made, long_context(made, launch))
+    rates = json.loads(files.read(made.dataset("pretrained").file("loss.json")))["learning_rate"]
+    half_way = 1e-3 + 9e-3 * math.cos(math.pi / 2 * (4096 - 512) / (8192 - 512)) ** 2
+    assert rates[-1] == pytest.approx(half_way, rel=0.1) and rates[-1] > half_way
+    assert [job.learning_rate for job in (*launch.jobs, last)] == pytest.approx([half_way] * 3)
+
+
+def test_settings_that_nobody_sets_are_no_part_of_an_identity(home):
+    made = catalog(settings())
+    plain = made.relevant("long_context")
+    assert "cosine_tokens" not in plain["train"] and "rope_scaling" not in plain["long_context"]
+    assert all(set(stage) == {"seq_len", "tokens", "batch_tokens"} for stage in plain["long_context"]["stages"])
+    for other in (f"long_context.rope_scaling={STRETCH}", "train.cosine_tokens=9000"):
+        assert Catalog(settings(other), ["s1"], str).relevant("long_context") != plain
+
+
 def test_a_parent_without_checkpoints_is_one_sentence(home):
     made = catalog(settings())
     for folder in (home / "checkpoints").glob("pretrained-*/step-*"):
@@ -191,3 +253,8 @@ def test_a_parent_without_checkpoints_is_one_sentence(home):
 def test_impossible_stages_are_refused_in_words(stages, says):
     with pytest.raises(SettingsError, match=says):
         settings(f"long_context.stages={stages}")
+
+
+def test_factors_of_rope_in_the_wrong_order_are_refused_in_words():
+    with pytest.raises(SettingsError, match=r"low_freq_factor 4\.0 must be below high_freq_factor 1\.0"):
+        settings('long_context.rope_scaling={"low_freq_factor": 4, "high_freq_factor": 1}')

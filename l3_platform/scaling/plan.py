@@ -54,8 +54,8 @@ def training_plan(
 ) -> TrainingPlan:
     """The plan for `train.budget_flops`. `model.preset` fixes the shape, else it is the one nearest to the optimum.
 
-    `train_tokens` are those at hand for one epoch; `surface` predicts the loss. Raises SettingsError for an unknown preset
-    or a budget that does not pay for one sequence of the model.
+    `train_tokens` are those at hand for one epoch; `surface` predicts the loss. Raises SettingsError for an unknown preset, a
+    budget that does not pay for one sequence of the model, or a cosine that ends before the run.
     """
     budget = settings.train.budget_flops
     optimal_tokens, optimal_parameters = law.at(budget)
@@ -67,6 +67,11 @@ def training_plan(
         raise SettingsError(
             f"setting train.budget_flops: {budget:.3g} FLOPs do not pay for one sequence of {sequence} tokens on a "
             f"model of {count:,} parameters (6·N·D = {6.0 * count * sequence:.3g}); raise it, or choose a smaller model"
+        )
+    if 0 < settings.train.cosine_tokens < total_tokens:
+        raise SettingsError(
+            f"setting train.cosine_tokens: a cosine of {settings.train.cosine_tokens:,} tokens ends before the plan's "
+            f"{total_tokens:,}; raise it, or set it to 0, which is the whole run"
         )
     ramp = tuple(stage for stage in settings.train.ramp if stage.from_tokens < total_tokens)
     plan = TrainingPlan(

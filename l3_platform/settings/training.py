@@ -13,6 +13,11 @@ AttentionKernel = Literal["auto", "native", "sdpa", "flex", "varlen"]
 Precision = Literal["fp32", "bf16", "fp8"]
 
 
+def _unset(value: object) -> bool:
+    """Of a setting that is left out of a dump, and so of every identity, as long as nobody sets it."""
+    return not value
+
+
 class Scaling(Section):
     """IsoFLOP sweep. The paper: ten budgets 6e18 to 1e22 FLOPs, models of 40 M to 16 B (section 3.2.1)."""
 
@@ -75,6 +80,12 @@ class Train(Section):
         default=0.1, description="of the peak, at the end of the schedule (Llama 3: 8e-7 / 8e-5)"
     )
     warmup_tokens: int = 32_768
+    cosine_tokens: int = Field(
+        default=0,
+        ge=0,
+        exclude_if=_unset,
+        description="at which the cosine would reach its floor, at least the whole run's; 0: the whole run's",
+    )
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     gradient_clip: float = 1.0
@@ -120,11 +131,35 @@ class Train(Section):
 
 
 class LongStage(Section):
-    """One stage of growing length: so many tokens in sequences of `seq_len`."""
+    """One stage of growing length: so many tokens in sequences of `seq_len`, on a mesh of its own where it names one."""
 
     seq_len: int = Field(ge=2)
     tokens: int = Field(ge=1)
     batch_tokens: int = Field(ge=2, description="a multiple of seq_len")
+    tensor_parallel: int = Field(default=0, ge=0, exclude_if=_unset, description="0: as train's, like the next two")
+    context_parallel: int = Field(default=0, ge=0, exclude_if=_unset)
+    pipeline_parallel: int = Field(default=0, ge=0, exclude_if=_unset)
+
+    @property
+    def degrees(self) -> dict[str, int]:
+        """Those that it names, as fields of a TrainJob."""
+        names = ("tensor_parallel", "context_parallel", "pipeline_parallel")
+        return {name: degree for name in names if (degree := getattr(self, name))}
+
+
+class RopeStretch(Section):
+    """`l3_platform.model.RopeScaling`, whose values those of Llama 3.1 are."""
+
+    factor: float = Field(default=8.0, ge=1)
+    low_freq_factor: float = Field(default=1.0, gt=0)
+    high_freq_factor: float = Field(default=4.0, gt=0)
+    original_seq_len: int = Field(default=8192, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(f"low_freq_factor {self.low_freq_factor} must be below high_freq_factor {self.high_freq_factor}")
+        return self
 
 
 class LongContext(Section):
@@ -134,6 +169,9 @@ class LongContext(Section):
     stages: tuple[LongStage, ...] = (
         LongStage(seq_len=256, tokens=24_576, batch_tokens=2048),
         LongStage(seq_len=512, tokens=24_576, batch_tokens=2048),
+    )
+    rope_scaling: RopeStretch | None = Field(
+        default=None, exclude_if=_unset, description="of RoPE from the first stage on, annealing included; none: as in pre-training"
     )
     short_loss_tolerance: float = Field(
         default=0.03, ge=0, description="of the held-out loss in sequences as before, over the pre-trained model's, nats a token"

@@ -42,6 +42,7 @@ class Checkpoints:
     def __init__(self, folder: str | Path, ranks: Ranks, *, fingerprint: str, keep: int) -> None:
         self.folder = Path(folder)
         self.save_seconds = 0.0
+        self._new: dict[str, float] = {}
         self.ranks = ranks
         self._fingerprint = fingerprint
         self._keep = keep
@@ -78,6 +79,11 @@ class Checkpoints:
         """
         if self._thread is not None:
             self._thread.join(seconds)
+
+    def new(self) -> dict[str, float]:
+        """How long a save took behind the steps, which no call has returned yet; mostly nothing. For rank 0, and not collective."""
+        new, self._new = self._new, {}
+        return new
 
     def load_newest(self, state: State, at_most: int | None = None) -> Position | None:
         """Fills the state in place from the newest checkpoint that is whole, passing over damaged ones with a warning.
@@ -165,6 +171,8 @@ class Checkpoints:
         except BaseException as error:
             self._error = error
         self.save_seconds = time.monotonic() - began
+        if self._error is None:
+            self._new = {"checkpoint_save_seconds": round(self.save_seconds, 4)}
 
     def _digests(self, partial: Path) -> dict[str, list[int | str]]:
         """Size and digest of every file, each rank reading its own."""

@@ -18,7 +18,7 @@ from l3_platform.settings import ActivationCheckpointing, AttentionKernel, Preci
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.branch import read_origin
 from l3_platform.train.interleave import Mixture
-from l3_platform.train.probes import probes_digest
+from l3_platform.train.probes import probes_digest, read_probes
 from l3_platform.train.schedule import Schedule
 
 RESULT_FILE = "result.json"
@@ -62,6 +62,7 @@ class TrainJob(BaseModel):
     ramp: tuple[Stage, ...] = Field(min_length=1)
     schedule: Schedule = "cosine"
     decay_tokens: int = Field(0, ge=0, description="wsd: of the fall at the end; 0: stable to the end")
+    horizon_tokens: int = Field(0, ge=0, description="cosine: at which it reaches its floor; 0: at total_tokens")
     init_from: str = Field("", description="folder of an exported model to start from; empty: fresh weights")
     branch_from: str = Field("", description="folder of a step checkpoint of another run, to go on from with all its state")
     seed: int = 7
@@ -129,13 +130,18 @@ class TrainJob(BaseModel):
             ranks, self.data_parallel_shard,
             tp=self.tensor_parallel, cp=self.context_parallel, pp=self.pipeline_parallel,
         )  # fmt: skip
-        mesh.check(self.model, sorted({stage.seq_len for stage in self.ramp}), self.schedule_of_pipeline)
+        mesh.check(self.model, sorted(self._lengths()), self.schedule_of_pipeline)
         if self.compile and self._splits_backward:
             raise ValueError("pipeline: a zero-bubble schedule cannot split a compiled backward pass; set train.compile=false")
         self._check_attention()
         if self.precision == "fp8":
             _check_fp8(self.model, mesh, self.ramp)
         return mesh
+
+    def _lengths(self) -> set[int]:
+        """Of all sequences that the mesh has to cut: those of training, and those that are asked at its end."""
+        asked = {probe.length for probe in read_probes(self.probes)} if self.probes else set()
+        return {stage.seq_len for stage in self.ramp} | ({self.held_out_seq_len} - {0}) | asked
 
     def _check_attention(self) -> None:
         if self.attention == "flex" and self._splits_backward:
@@ -187,6 +193,8 @@ class TrainJob(BaseModel):
             identity["probes"] = probes_digest(self.probes)
         if not self.average_last:
             del identity["checkpoint_every_tokens"]
+        if not self.horizon_tokens:
+            del identity["horizon_tokens"]
         return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @model_validator(mode="after")
@@ -196,6 +204,11 @@ class TrainJob(BaseModel):
             raise ValueError(f"average_last is {self.average_last}, so checkpoint_every_tokens must be set too")
         if self.init_from and self.branch_from:
             raise ValueError("init_from and branch_from are both set: a run starts from one of them")
+        if 0 < self.horizon_tokens < self.total_tokens:
+            raise ValueError(
+                f"horizon_tokens {self.horizon_tokens} is below total_tokens {self.total_tokens}, and after it the rate would rise "
+                "again; raise it, or set it to 0"
+            )
         _check_ramp(self.ramp, self.total_tokens)
         return self
 

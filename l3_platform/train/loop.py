@@ -119,6 +119,8 @@ class _Run:
         self.mesh = job.mesh(here.size)
         if here.first and self.mesh.pp > 1:
             self._warn_of_padding()
+        if here.first:
+            self._warn_of_idle_ranks()
         kernel = kernel_for(job.attention_kernel, here.device, job.model.head_dim)
         self.model = build(
             job.model, self.mesh, here.rank, device=here.device, schedule=job.schedule_of_pipeline,
@@ -157,7 +159,7 @@ class _Run:
             rate = learning_rate(
                 step.start, step.tokens, schedule=job.schedule, peak=job.learning_rate,
                 min_ratio=job.min_learning_rate_ratio, warmup_tokens=job.warmup_tokens, total_tokens=self.total_tokens,
-                decay_tokens=job.decay_tokens, branched_at=self.start.tokens,
+                decay_tokens=job.decay_tokens, horizon_tokens=job.horizon_tokens, branched_at=self.start.tokens,
             )  # fmt: skip
             before = self.position
             loss, norm, stop = self._step(step, rate, stop_requested() is not None)
@@ -178,6 +180,8 @@ class _Run:
     def finish(self) -> TrainResult:
         """The final model, its held-out losses and the result, in one rename."""
         job = self.job
+        if self.here.first:
+            log.info("finishing: the average, held-out losses and the export")  # on this word launch/attempts.py waits longer
         self.checkpoints.wait()
         averaged = average_newest(self.checkpoints, self.model.module, job.average_last) if job.average_last > 1 else 1
         if averaged < job.average_last:
@@ -208,7 +212,7 @@ class _Run:
             branched_at=self.start.tokens,
             probe_nats=tuple(choice_nats(self.model, probes, self.bos_id, self.here, self.mesh)),
         )
-        self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t}
+        self.final_metrics = {f"held_out_loss/{domain}": n / t for domain, (n, t) in held_out.items() if t} | self.checkpoints.new()
         text = json.dumps(result.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
         more = {RESULT_FILE: text, DATA_PLAN: as_text(self.plans)} | self._tokenizer_files()
         export_weights(
@@ -245,6 +249,16 @@ class _Run:
                     self.job.folder, stage.batch_tokens, rows, added,
                 )  # fmt: skip
 
+    def _warn_of_idle_ranks(self) -> None:
+        for stage in self.job.ramp:
+            sequences = stage.batch_tokens // stage.seq_len
+            if sequences < self.mesh.data_ranks:
+                log.warning(
+                    "%s: batches of %d tokens are %d sequences for %d data ranks, of which the others predict nothing; "
+                    "start fewer processes, or raise train.tensor_parallel, context_parallel or pipeline_parallel",
+                    self.job.folder, stage.batch_tokens, sequences, self.mesh.data_ranks,
+                )  # fmt: skip
+
     def _resume(self) -> Position:
         """Fills the model: from the newest checkpoint, else from the parent's, from `init_from`, or afresh."""
         state = self._state(Position())
@@ -277,12 +291,15 @@ class _Run:
         with self.meter.waiting_for("data"):
             inputs, targets = self._batch(step)
         rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else 0
-        facts = torch.zeros(2, dtype=torch.float64, device=self.here.device)  # nats, requests to stop
+        facts = torch.zeros(3, dtype=torch.float64, device=self.here.device)  # nats, requests to stop, ranks whose memory grew
         facts[0] = self.model.forward_backward(inputs, targets, self.bos_id, rows)
-        facts[1] = float(stopping)
+        facts[1], facts[2] = float(stopping), float(self.meter.memory_grew())
         self.here.sum(facts)
         norm = clip_gradients(self.model.module, 1.0 / step.tokens, self.job.gradient_clip, self.model.pipeline).item()
-        loss, requests = facts[0].item() / step.tokens, facts[1].item()
+        nats, requests, grown = facts.tolist()
+        loss = nats / step.tokens
+        if grown:
+            self.meter.compare_memory(self.here)
         verdict, memory = judge(self.position.memory, self.job, step, loss, norm)
         if verdict == "take":
             self.optimizer.step(rate)
@@ -333,7 +350,7 @@ class _Run:
             "learning_rate": rate,
             "grad_norm": norm,
         }
-        return row | self.meter.row() | self.system.new()
+        return row | self.meter.row() | self.checkpoints.new() | self.system.new()
 
     def _save(self, regular: bool = True) -> None:
         if self.metrics:

@@ -14,6 +14,7 @@ import torch
 from l3_platform.train.data_order import Step
 from l3_platform.train.flops import flops_a_token
 from l3_platform.train.job import TrainJob
+from l3_platform.train.ranks import Ranks
 
 
 class Meter:
@@ -25,6 +26,7 @@ class Meter:
         self._tokens = self._skipped = 0
         self._flops = 0.0
         self._rolled_back_to: int | None = None
+        self._peak = 0.0  # memory, the highest of all ranks when they last compared
         self._since = time.monotonic()
 
     @contextmanager
@@ -41,18 +43,28 @@ class Meter:
     def rolled_back_to(self, step: int) -> None:
         self._rolled_back_to = step
 
+    def memory_grew(self) -> bool:
+        """Whether this rank has come to hold more than the ranks know of. By a hundredth, so that few steps say yes."""
+        return peak_memory(self._device) > 1.01 * self._peak
+
+    def compare_memory(self, ranks: Ranks) -> None:
+        """Collective, in the steps after which some rank's `memory_grew`."""
+        self._peak = ranks.max(peak_memory(self._device))
+
     def row(self) -> dict[str, float]:
         """What was added since the last row, which this ends: seconds of the wall clock, of which `data_seconds` were spent
-        waiting for the batch and `checkpoint_seconds` for a save; the pace over all of them; bytes of this process."""
+        waiting for the batch and `checkpoint_seconds` for a save; the pace over all of them, of all devices and of one;
+        bytes of the rank that holds most, up to a hundredth."""
         now = time.monotonic()
         seconds = now - self._since
         row = {
             "time": round(time.time(), 3),
             "seconds": round(seconds, 4),
             "tokens_per_second": round(self._tokens / max(seconds, 1e-9), 1),
+            "tokens_per_second_per_device": round(self._tokens / max(seconds, 1e-9) / self._ranks, 1),
             "data_seconds": round(self._waits["data"], 4),
             "checkpoint_seconds": round(self._waits["checkpoint"], 4),
-            "peak_memory_bytes": float(peak_memory(self._device)),
+            "peak_memory_bytes": float(max(self._peak, peak_memory(self._device))),
         }
         if self._skipped:
             row["skipped_steps"] = float(self._skipped)

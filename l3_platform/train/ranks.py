@@ -28,6 +28,14 @@ class Ranks:
             torch.distributed.all_reduce(tensor)
         return tensor
 
+    def max(self, value: float) -> float:
+        """The highest of all ranks."""
+        if self.size == 1:
+            return value
+        highest = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
+        return highest.item()
+
     def from_first(self, value: Any) -> Any:
         """Rank 0's value on every rank; also a barrier behind rank 0."""
         if self.size == 1:

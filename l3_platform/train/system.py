@@ -1,4 +1,4 @@
-"""How each node is: processor, memory, disk and network, at a low rate, in the same record as the loss.
+"""How each node is: processor, GPUs, memory, disk and network, at a low rate, in the same record as the loss.
 
 The first rank of each node samples its node into `system/node-00001.json` of the run's folder; rank 0 puts what is new into
 its next row, as `system/node-1/cpu_percent`. psutil loads after a second, so a short run never pays for it.
@@ -45,7 +45,7 @@ class SystemMetrics:
             with contextlib.suppress(OSError):  # a full disk ends the run at its checkpoint, in words, not here
                 counters, cpu_percent = _counters(), _cpu_percent()
                 if before is not None:
-                    sample = _sample(before, counters) | {"cpu_percent": cpu_percent}
+                    sample = _sample(before, counters) | {"cpu_percent": cpu_percent} | _gpus()
                     write_text(self._folder / f"node-{self._node:05d}.json", json.dumps(sample) + "\n")
                 before = counters
                 if os.environ.get("RANK", "0") == "0":
@@ -69,6 +69,24 @@ def _cpu_percent() -> float:
     import psutil
 
     return psutil.cpu_percent()
+
+
+def _gpus() -> dict[str, float]:
+    """Of those that this rank sees: the mean share of the time that they computed, and the memory in use of the fullest.
+
+    Without nvidia-ml-py, memory of this rank's alone: CUDA takes memory on every GPU that it is asked about.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    gpus = range(torch.cuda.device_count())
+    try:
+        percent = sum(torch.cuda.utilization(gpu) for gpu in gpus) / len(gpus)
+        return {"gpu_percent": percent, "gpu_memory_used_bytes": float(max(map(torch.cuda.device_memory_used, gpus)))}
+    except Exception:  # of NVML, which is missing or does not know slices of a GPU; the class of its errors goes missing with it
+        free, total = torch.cuda.mem_get_info(int(os.environ.get("LOCAL_RANK", "0")))
+        return {"gpu_memory_used_bytes": float(total - free)}
 
 
 def _counters() -> dict[str, float]:

@@ -40,6 +40,12 @@ def test_the_paper_s_flagship_gets_the_paper_s_tokens():
     assert training_plan(LAW, flagship, 128_256, 10**13).total_tokens == pytest.approx(15.6e12, rel=0.001)
 
 
+def test_a_cosine_that_ends_before_the_run_is_refused():
+    short = settings(train={"cosine_tokens": 1000})
+    with pytest.raises(SettingsError, match=r"train\.cosine_tokens: a cosine of 1,000 tokens ends before the plan's"):
+        training_plan(LAW, short, 4096, 10**9)
+
+
 def test_the_predicted_loss_is_the_surface_s_for_the_model_that_will_be_trained():
     surface = fit_surface(pa.table(dict(zip(("params", "tokens", "loss"), sweep(noise=0.01), strict=True))))
     assert isinstance(surface, LossSurface)

@@ -20,7 +20,9 @@ from l3_platform.train import metrics as metrics_module
 from l3_platform.train.branch import complete
 from l3_platform.train.held_out import held_out_losses
 from l3_platform.train.loop import train
+from l3_platform.train.probes import Probe, write_probes
 from l3_platform.train.schedule import learning_rate
+from tests.parallel.ranks import in_processes
 
 TINY = ModelConfig(vocab_size=64, d_model=32, layers=2, heads=2, kv_heads=1, ffn=96)
 BOS, EOS = 62, 63
@@ -125,6 +127,33 @@ def test_a_run_says_what_auto_came_to(tmp_path: Path, caplog: pytest.LogCaptureF
         "28,832 parameters in fp32, attention by native, 1 x cpu, from step 0",
         "28,832 parameters in fp32, attention by sdpa, 1 x cpu, from step 3",
     ]
+
+
+def warnings_of(rank: int, job: TrainJob) -> list[str]:
+    said: list[str] = []
+    loop.log.warning = lambda text, *values: said.append(text % values)  # type: ignore[method-assign]
+    train(job)
+    return said
+
+
+def test_ranks_without_a_sequence_are_told_of(tmp_path: Path) -> None:
+    ramp = (Stage(batch_tokens=32, seq_len=32), Stage(from_tokens=128, batch_tokens=64, seq_len=32))
+    said = in_processes(2, tmp_path, warnings_of, job_in(tmp_path, ramp=ramp, total_tokens=256))
+    assert len(said) == 1 and "batches of 32 tokens are 1 sequences for 2 data ranks" in said[0]
+
+
+def test_a_horizon_is_another_job_and_none_the_same_as_ever(tmp_path: Path) -> None:
+    jobs = [job_in(tmp_path, horizon_tokens=horizon) for horizon in (0, 8192, 9000)]
+    assert len({job.fingerprint for job in jobs}) == 3
+    assert jobs[0].fingerprint == "e715ffc5add219f7209777bd774cc9e1"  # of such a job before there was a horizon
+
+
+def test_what_is_asked_at_the_end_must_suit_the_mesh_before_the_start(tmp_path: Path) -> None:
+    probes = tmp_path / "probes.npz"
+    write_probes(probes, [Probe(34, (1, 2), ((3,),))])
+    for fields in ({"held_out_seq_len": 34}, {"probes": str(probes)}):
+        with pytest.raises(ValueError, match=r"sequences of 34 tokens cannot be cut into 4 chunks"):
+            job_in(tmp_path, context_parallel=2, **fields).mesh(2)
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,6 +325,7 @@ def test_a_job_survives_its_json_file_and_takes_the_recipe_of_the_settings(tmp_p
         ({"ramp": (Stage(batch_tokens=100, seq_len=32),)}, "must be a multiple of the longest seq_len, 32"),
         ({"total_tokens": 10}, "less than one sequence of 64 tokens"),
         ({"average_last": 2, "checkpoint_every_tokens": 0}, "checkpoint_every_tokens must be set too"),
+        ({"horizon_tokens": 8191}, "horizon_tokens 8191 is below total_tokens 8192"),
     ],
 )
 def test_an_impossible_job_is_refused_in_words(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
