@@ -9,6 +9,8 @@ from pathlib import Path
 from l3_platform.launch.protocol import State
 from l3_platform.train.job import TrainJob
 
+FINISHING = "INFO finishing: "  # rank 0's word, as it is logged, once the steps are over
+
 
 class Lines:
     """A file that grows, read line by whole line; it need not exist yet."""
@@ -40,7 +42,7 @@ class Attempt:
         self.path = path
         self._first_rank = Lines(path / "rank-00000.log")
         self._progress_at = time.monotonic()
-        self.stepped = False
+        self.stepping = False  # after the first step, until training says that it finishes
 
     @classmethod
     def new(cls, job: TrainJob) -> Attempt:
@@ -57,8 +59,9 @@ class Attempt:
     def lines(self) -> list[str]:
         """Rank 0's, since the last call."""
         lines = self._first_rank.new()
-        if any(line.startswith("step ") for line in lines):  # others, such as retries of MLflow, are no progress
-            self._progress_at, self.stepped = time.monotonic(), True
+        for line in lines:  # others, such as retries of MLflow, are no progress
+            if line.startswith(("step ", FINISHING)):
+                self._progress_at, self.stepping = time.monotonic(), not line.startswith(FINISHING)
         return lines
 
     def skip(self) -> None:
@@ -66,7 +69,7 @@ class Attempt:
 
     @property
     def stalled_seconds(self) -> float:
-        """Since rank 0's last step among the lines, or since the attempt was opened."""
+        """Since rank 0's last step among the lines, since it began to finish, or since the attempt was opened."""
         return time.monotonic() - self._progress_at
 
     def said(self) -> State | None:

@@ -9,20 +9,25 @@ trainers save, and the job goes back into the queue. SIGINT means stop for good.
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from l3_platform.launch.places import within_slurm
 from l3_platform.launch.protocol import State
+from l3_platform.launch.sbatch import WARNED_SECONDS
 from l3_platform.launch.supervise import supervise
 from l3_platform.launch.torchrun import Torchrun
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.job import TrainingError, TrainingStopped, TrainJob, write_text
 
 SETTINGS_FILE, OUTCOME_FILE = "launch.json", "outcome.json"
+ANSWER_SECONDS = 5.0  # of Slurm's controller, while the allocation may be about to end
 
 
 def main(folder: Path) -> int:
@@ -33,13 +38,16 @@ def main(folder: Path) -> int:
     job = TrainJob.read(folder / "job.json")
     settings = TrainSettings.model_validate_json((folder / SETTINGS_FILE).read_text())
     try:
-        supervise(Torchrun(settings, within_slurm), job, settings.max_restarts, print, lambda: bool(asked))
+        supervise(
+            Torchrun(settings, within_slurm), job, settings.max_restarts, print, lambda: bool(asked),
+            scheduler=lambda: "" if signal.SIGINT in asked else _reason(slurm_job, warned=bool(asked)),
+        )  # fmt: skip
         outcome = State("finished")
     except TrainingStopped as stopped:
         outcome = State("stopped", str(stopped))
         if signal.SIGINT not in asked:
-            if not _is_running(slurm_job):
-                return 1  # Slurm has ended the job, or requeues it: its own state says why
+            if _facts(slurm_job).get("JobState", "RUNNING") != "RUNNING":
+                return 1  # being cancelled, or a node was lost: Slurm has ended the job, or requeues it
             words = _requeued(slurm_job)
             if not words:
                 print(f"{stopped}; back in the queue", flush=True)
@@ -61,10 +69,26 @@ def outcome_of(folder: Path, slurm_job: str) -> State | None:
     return State(left["state"], left["message"]) if left["job"] == slurm_job else None
 
 
-def _is_running(slurm_job: str) -> bool:
-    """Whether nobody has ended the job: one that is being cancelled, or lost a node, is COMPLETING by now."""
-    asked = subprocess.run(["squeue", "--noheader", "--format=%T", "--jobs", slurm_job], capture_output=True, text=True)
-    return asked.stdout.strip() == "RUNNING"
+def _reason(slurm_job: str, warned: bool) -> str:
+    """Why Slurm ends the job or is about to, where its daemons print no reason into the logs; empty where it does not. `warned`:
+    by SIGTERM, which a person can send too."""
+    facts = _facts(slurm_job)
+    if facts.get("PreemptTime", "").isdigit():
+        return f"Slurm job {slurm_job} was preempted"
+    ends = float(facts["EndTime"]) if facts.get("EndTime", "").isdigit() else math.inf
+    if warned and facts.get("JobState") == "RUNNING" and ends - time.time() <= float(os.environ.get(WARNED_SECONDS, "0")):
+        return f"Slurm job {slurm_job} reached its time limit, of {facts['TimeLimit']}"
+    return ""
+
+
+def _facts(slurm_job: str) -> dict[str, str]:
+    """What Slurm knows of the job, its times in seconds; empty where it does not answer, which is no reason to give up."""
+    command, environment = ["scontrol", "--oneliner", "show", "job", slurm_job], os.environ | {"SLURM_TIME_FORMAT": "%s"}
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=ANSWER_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return dict(re.findall(r"(\w+)=(\S*)", asked.stdout))
 
 
 def _requeued(slurm_job: str) -> str:

@@ -95,7 +95,7 @@ def classify(logs: Logs, message: str = "") -> Finding:
     `logs`: of the ranks, of their agents (torchrun), of the kernel and of the scheduler; a hang's dump begins with `hang-`.
     `message`: what the launcher said of the end.
     """
-    for rule in (_scheduler, _xid, _hardware, _out_of_memory, _storage, _hang, _exception, _signal, _silent_agent, _network):
+    for rule in (of_scheduler, _xid, _hardware, _out_of_memory, _storage, _hang, _exception, _signal, _silent_agent, _network):
         if (found := rule(logs)) is not None:
             return found
     last = next((f"last line of {name}: {lines[-1]}" for name, lines in sorted(logs.items(), reverse=True) if lines), "no logs")
@@ -116,13 +116,17 @@ def _rule(*patterns: tuple[str, Cause]) -> Callable[[Logs], Finding | None]:
     return rule
 
 
-_scheduler = _rule(
+# What slurmstepd and srun print, what `batch.py` says for Slurm where they print nothing, and Kubernetes' reasons.
+of_scheduler = _rule(
     (
-        r"CANCELLED AT .* DUE TO PREEMPTION|state PREEMPTED|preempted by|Preempting|TerminationByKubernetes.*[Pp]reempt",
+        r"CANCELLED AT .* DUE TO PREEMPTION|Slurm job \d+ was preempted|preempted by|Preempting|TerminationByKubernetes.*preempt",
         Cause.PREEMPTION,
     ),
-    (r"CANCELLED AT .* DUE TO TIME LIMIT|state TIMEOUT|DeadlineExceeded", Cause.TIME_LIMIT),
-    (r"DUE TO NODE FAILURE|state NODE_FAIL|NodeShutdown|system is going down for|the host was restarted", Cause.HOST_MAINTENANCE),
+    (r"CANCELLED AT .* DUE TO TIME LIMIT|Slurm job \d+ reached its time limit|DeadlineExceeded", Cause.TIME_LIMIT),
+    (
+        r"DUE TO NODE FAILURE|srun: error: Node failure on|NodeShutdown|system is going down for|the host was restarted",
+        Cause.HOST_MAINTENANCE,
+    ),
 )
 
 _hardware = _rule(

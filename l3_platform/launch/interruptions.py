@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from l3_platform.launch.causes import Cause, Finding, classify
+from l3_platform.launch.causes import Cause, Finding, Logs, classify, of_scheduler
 from l3_platform.launch.protocol import State
 from l3_platform.train.job import TrainingStopped, TrainJob, write_text
 from l3_platform.train.metrics import Row
@@ -37,6 +37,7 @@ class Attempt(_Record):
     at its end, which the next attempt repeats."""
 
     number: int
+    restart: int = 0  # by Kubernetes, of the same JobSet
     host: str
     pid: int
     started: datetime
@@ -68,25 +69,36 @@ class Outcome:
     """To be filled inside the block of `recorded`."""
 
     state: State | None = None
+    look: Callable[[], object] = lambda: None  # now and then, for restarts that a cluster makes by itself
 
 
 @contextmanager
-def recorded(job: TrainJob) -> Iterator[Outcome]:
+def recorded(job: TrainJob, scheduler: Callable[[], str] = lambda: "") -> Iterator[Outcome]:
     """Around one attempt: its start is on disk before anything runs, its end and the cause of it afterwards, whatever ends it.
 
-    One that `settle` has left open goes on: its processes outlived the client that started them.
+    One that `settle` has left open goes on: its processes outlived the client that started them. `scheduler` is asked
+    at the end why it ended the attempt, in words that `causes.py` knows; empty where it did not.
     """
     folder = Path(job.folder)
-    attempt = next((one for one in read_attempts(folder) if one.ended is None), None) or _begin(folder)
-    outcome = Outcome()
+    attempt = next((one for one in read_attempts(folder) if one.ended is None), None) or _begin(folder, _next_number(folder))
+
+    def newest() -> Attempt:
+        nonlocal attempt
+        attempt = _follow_restarts(folder, attempt)
+        return attempt
+
+    def logs() -> Logs:
+        words = scheduler()
+        return _read_logs(folder, attempt) | ({"scheduler": [words]} if words else {})
+
+    outcome = Outcome(look=newest)
     try:
         yield outcome
     except BaseException as error:
-        _end(folder, attempt, _now(), "client stopped", _of_client(error))
+        _end(folder, newest(), _now(), "client stopped", _of_client(error, logs()))
         raise
     state = outcome.state or State("crashed", "the launcher said nothing")
-    finding = None if state.name == "finished" else _of_attempt(folder, attempt, state)
-    _end(folder, attempt, _now(), state.name, finding)
+    _end(folder, newest(), _now(), state.name, None if state.name == "finished" else _of_attempt(logs(), state))
 
 
 def settle(job: TrainJob, alive: bool = False) -> None:
@@ -98,9 +110,9 @@ def settle(job: TrainJob, alive: bool = False) -> None:
     folder = Path(job.folder)
     for attempt in read_attempts(folder):
         if attempt.ended is None and not alive:
-            ended = max([attempt.started.timestamp(), *(path.stat().st_mtime for path in _logs(folder, attempt).glob("*"))])
             finished = (Path(job.output) / "result.json").exists()
             client = f"the client (process {attempt.pid} on {attempt.host}) ended without a word"
+            attempt = _follow_restarts(folder, attempt)
             if attempt.host == socket.gethostname() and psutil.boot_time() > attempt.started.timestamp():
                 up = datetime.fromtimestamp(psutil.boot_time(), UTC)
                 finding = Finding(Cause.HOST_MAINTENANCE, f"{client}; the host was started again at {up:%Y-%m-%d %H:%M:%S} UTC")
@@ -108,8 +120,8 @@ def settle(job: TrainJob, alive: bool = False) -> None:
                 finding = classify(_read_logs(folder, attempt), client)
                 if finding.cause is Cause.NETWORK:  # its death broke the connections
                     finding = Finding(Cause.UNKNOWN, f"{client}; {finding.evidence}")
-            moment = datetime.fromtimestamp(ended, UTC)
-            _end(folder, attempt, moment, "finished" if finished else "client lost", None if finished else finding)
+            ended = _last_written(folder, attempt)
+            _end(folder, attempt, ended, "finished" if finished else "client lost", None if finished else finding)
 
 
 def read_attempts(folder: str | Path) -> list[Attempt]:
@@ -124,16 +136,37 @@ def read_interruptions(folder: str | Path) -> list[Interruption]:
     return [Interruption.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _begin(folder: Path) -> Attempt:
-    number = max((int(path.name.rpartition("-")[2].partition(".")[0]) for path in folder.glob("logs/attempt-*")), default=0) + 1
-    attempt = Attempt(number=number, host=socket.gethostname(), pid=os.getpid(), started=_now())
+def _follow_restarts(folder: Path, attempt: Attempt) -> Attempt:
+    """The attempt that runs now. Kubernetes restarts a set by itself, in folders `attempt-3.1`, `attempt-3.2`: each is an attempt
+    of its own, and the one before it ended. Where no client watched, the times are those of its files."""
+    for number, restart in _numbers(folder):
+        if (number, restart) > (attempt.number, attempt.restart):
+            ended = _last_written(folder, attempt)
+            _end(folder, attempt, ended, "restarted", classify(_read_logs(folder, attempt), "all pods were restarted"))
+            attempt = _begin(folder, number, restart, max(ended, _first_written(folder, number, restart)))
+    return attempt
+
+
+def _numbers(folder: Path) -> list[tuple[int, int]]:
+    """Of the folders of logs: (3, 1) is `attempt-3.1`, and (3, 0) both `attempt-3` and `attempt-3.0`."""
+    names = (path.name.removeprefix("attempt-").partition(".") for path in folder.glob("logs/attempt-*"))
+    return sorted((int(number), int(restart or 0)) for number, _, restart in names)
+
+
+def _next_number(folder: Path) -> int:
+    return max((number for number, _ in _numbers(folder)), default=0) + 1
+
+
+def _begin(folder: Path, number: int, restart: int = 0, started: datetime | None = None) -> Attempt:
+    attempt = Attempt(number=number, restart=restart, host=socket.gethostname(), pid=os.getpid(), started=started or _now())
     _write_attempts(folder, [*read_attempts(folder), attempt])
     _mark_restart(folder, attempt.started)
     return attempt
 
 
 def _end(folder: Path, attempt: Attempt, ended: datetime, outcome: str, finding: Finding | None) -> None:
-    rows = [row for row in read_metrics(folder) if row.get("time", 0.0) >= attempt.started.timestamp()]
+    until = ended.timestamp() + 1.0  # times of files are coarse
+    rows = [row for row in read_metrics(folder) if attempt.started.timestamp() <= row.get("time", 0.0) <= until]
     checkpoint = _newest_checkpoint(folder)
     lost = [] if finding is None else [row for row in rows if row["step"] > checkpoint]
     closed = attempt.model_copy(
@@ -145,7 +178,7 @@ def _end(folder: Path, attempt: Attempt, ended: datetime, outcome: str, finding:
             "lost_seconds": round(sum(row["seconds"] for row in lost), 3),
         }
     )
-    _write_attempts(folder, [closed if old.started == attempt.started else old for old in read_attempts(folder)])
+    _write_attempts(folder, [closed if old == attempt else old for old in read_attempts(folder)])
     if finding is not None:
         row = Interruption(
             attempt=attempt.number,
@@ -162,36 +195,49 @@ def _end(folder: Path, attempt: Attempt, ended: datetime, outcome: str, finding:
         _write_interruptions(folder, [*read_interruptions(folder), row])
 
 
-def _of_attempt(folder: Path, attempt: Attempt, state: State) -> Finding:
+def _of_attempt(logs: Logs, state: State) -> Finding:
     """Of an attempt that ended while its client watched."""
-    found = classify(_read_logs(folder, attempt), state.message)
+    if state.name == "stopped":
+        return of_scheduler(logs) or Finding(Cause.USERS_REQUEST, state.message)
+    found = classify(logs, state.message)
     if state.name == "failed" and found.cause in (Cause.UNKNOWN, Cause.SOFTWARE_BUG, Cause.NETWORK):
         return Finding(Cause.TRAINING_FAILED, state.message)
-    if state.name == "stopped" and not found.cause.planned and found.cause is not Cause.HOST_MAINTENANCE:
-        return Finding(Cause.USERS_REQUEST, state.message)
     if found.cause is Cause.NCCL_WATCHDOG_TIMEOUT:
         return Finding(found.cause, f"{found.evidence}; {state.message}")
     return found
 
 
-def _of_client(error: BaseException) -> Finding:
-    """Of an attempt that its client ended: asked to (Ctrl-C, Terminate), or because of a fault of its own."""
+def _of_client(error: BaseException, logs: Logs) -> Finding:
+    """Of an attempt that its client ended: asked to, by a person (Ctrl-C, Terminate) or the scheduler, or by a fault of its own."""
     name = type(error).__name__
     said = f"{name}: {error}".rstrip(": ")
+    if isinstance(error, TrainingStopped) and (found := of_scheduler(logs)):
+        return found
     if isinstance(error, KeyboardInterrupt | TrainingStopped | SystemExit) or "Interrupt" in name:
         return Finding(Cause.USERS_REQUEST, said)
     found = classify({"client": [said]})
     return Finding(found.cause if found.cause is not Cause.UNKNOWN else Cause.SOFTWARE_BUG, f"client: {said}")
 
 
-def _logs(folder: Path, attempt: Attempt) -> Path:
-    return folder / "logs" / f"attempt-{attempt.number}"
+def _logs(folder: Path, number: int, restart: int) -> Path:
+    of_set = folder / "logs" / f"attempt-{number}.{restart}"
+    return of_set if of_set.exists() else folder / "logs" / f"attempt-{number}"
 
 
-def _read_logs(folder: Path, attempt: Attempt) -> dict[str, list[str]]:
+def _last_written(folder: Path, attempt: Attempt) -> datetime:
+    times = (_moment(path.stat().st_mtime) for path in _logs(folder, attempt.number, attempt.restart).glob("*"))
+    return max(times, default=attempt.started)
+
+
+def _first_written(folder: Path, number: int, restart: int) -> datetime:
+    times = (_moment(path.stat().st_mtime) for path in _logs(folder, number, restart).glob("*"))
+    return min(times, default=_now())
+
+
+def _read_logs(folder: Path, attempt: Attempt) -> dict[str, Sequence[str]]:
     """The last lines of every log of the attempt."""
-    found = {}
-    for path in sorted(_logs(folder, attempt).glob("*")):
+    found: dict[str, Sequence[str]] = {}
+    for path in sorted(_logs(folder, attempt.number, attempt.restart).glob("*")):
         if path.suffix not in (".log", ".txt", ".out", ".err"):
             continue
         with open(path, "rb") as file:

@@ -15,6 +15,7 @@ from l3_platform.settings import Slurm
 from l3_platform.settings import Train as TrainSettings
 
 TICK = 60  # seconds: Slurm may send a signal so much earlier than it was asked to
+WARNED_SECONDS = "L3_WARNED_SECONDS"  # variable: the signal comes within so many seconds of the time limit
 
 
 def script(folder: Path, settings: TrainSettings, slurm: Slurm) -> str:
@@ -45,6 +46,7 @@ def script(folder: Path, settings: TrainSettings, slurm: Slurm) -> str:
             *(f"#SBATCH {line}" for line in lines),
             *slurm.setup,
             f"export PYTHONPATH={shlex.quote(path)}",
+            f"export {WARNED_SECONDS}={before + TICK}",
             f"exec {shlex.join([sys.executable, '-u', '-m', 'l3_platform.launch.batch', str(folder)])}",
             "",
         ]

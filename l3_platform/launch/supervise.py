@@ -25,19 +25,20 @@ def supervise(
     *,
     record: bool = True,
     outlived: bool = False,
+    scheduler: Callable[[], str] = lambda: "",
 ) -> TrainResult:
     """Raises TrainingStopped where training was asked to stop, TrainingError where it failed, or was lost more than
     `max_restarts` times without a new checkpoint. Whatever is raised, no process is left.
 
     `record`: attempts and interruptions are written down here, and not by a supervisor that the launcher starts; `outlived`:
-    processes may have outlived the supervisor before this one.
+    processes may have outlived the supervisor before this one; `scheduler`: as `recorded` has it.
     """
     restarts, reached = 0, ""
     if record:
         settle(job, alive=outlived)
     while True:
-        with recorded(job) if record else nullcontext(Outcome()) as outcome:
-            outcome.state = state = _attempt(launcher, job, say, should_stop)
+        with recorded(job, scheduler) if record else nullcontext(Outcome()) as outcome:
+            outcome.state = state = _attempt(launcher, job, say, should_stop, outcome.look)
         if state.name == "finished" and (result := TrainResult.read(job.output)):
             return result
         if state.name == "stopped":
@@ -55,12 +56,13 @@ def supervise(
         say(f"{state.message}; relaunching from {newest or 'the beginning'} ({restarts} of {max_restarts})")
 
 
-def _attempt(launcher: Launcher, job: TrainJob, say: Say, should_stop: Callable[[], bool]) -> State:
+def _attempt(launcher: Launcher, job: TrainJob, say: Say, should_stop: Callable[[], bool], look: Callable[[], object]) -> State:
     try:
         launcher.submit(job)
         while (state := launcher.poll()).name == "running":
             for line in launcher.logs():
                 say(line)
+            look()
             if should_stop():
                 raise TrainingStopped(f"{job.folder}: stopped on request; run again to resume")
             time.sleep(POLL_SECONDS)

@@ -29,8 +29,9 @@ from l3_platform.train.job import TrainJob
 CLIENT_GRACE = 3.0
 # Between the first agent's failure and the end of the others, which mostly notice by themselves.
 SETTLE = 2.0
-# Imports, compilation and the loading of a checkpoint come before the first step: so many times train.stall_seconds.
-STARTING = 10
+# Imports, compilation and the loading of a checkpoint come before the first step, averaging, held-out losses and the export
+# after the last: so many times train.stall_seconds.
+NOT_STEPPING = 10
 
 
 class Torchrun:
@@ -69,10 +70,10 @@ class Torchrun:
         if not any(codes):
             assert self._attempt is not None
             stalled, limit = self._attempt.stalled_seconds, self._settings.stall_seconds
-            if not limit or stalled < limit * (1 if self._attempt.stepped else STARTING):
+            if not limit or stalled < limit * (1 if self._attempt.stepping else NOT_STEPPING):
                 return State("running")
             self.cancel()
-            return State("crashed", f"training stalled: no step for {stalled:.0f} s (train.stall_seconds)")
+            return State("crashed", f"training stalled: no progress for {stalled:.0f} s (train.stall_seconds)")
         self._failed_at = self._failed_at or time.monotonic()
         if None in codes and time.monotonic() - self._failed_at < SETTLE:
             return State("running")

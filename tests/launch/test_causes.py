@@ -43,6 +43,8 @@ def test_the_counts_of_the_table_are_those_of_the_paper() -> None:
         ("slurm", "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-21T17:00:00 DUE TO PREEMPTION ***", Cause.PREEMPTION),
         ("slurm", "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-21T17:00:00 DUE TO NODE FAILURE ***",
          Cause.HOST_MAINTENANCE),
+        ("srun", "srun: error: Node failure on n2", Cause.HOST_MAINTENANCE),
+        ("scheduler", "Slurm job 12 reached its time limit, of 7-00:00:00", Cause.TIME_LIMIT),
     ],
 )  # fmt: skip
 def test_a_line_of_a_log_names_its_cause(file: str, line: str, cause: Cause) -> None:

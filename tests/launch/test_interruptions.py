@@ -1,11 +1,13 @@
 """Every attempt that did not finish is a row with its cause and its times, whoever was killed; and the times add up."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -97,12 +99,87 @@ def test_an_attempt_that_its_client_was_asked_to_end_is_a_planned_one(
     assert row.cause is Cause.USERS_REQUEST and row.planned
 
 
+SLURM_SAYS = "slurmstepd-n1: error: *** STEP 12.0 ON n1 CANCELLED AT 2026-11-21T17:00:00"
+
+
+@pytest.mark.parametrize(
+    ("agent", "scheduler", "cause"),
+    [
+        (f"{SLURM_SAYS} DUE TO TIME LIMIT ***\n", "", Cause.TIME_LIMIT),
+        (f"{SLURM_SAYS} DUE TO PREEMPTION ***\n", "", Cause.PREEMPTION),
+        (f"{SLURM_SAYS} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***\n", "", Cause.HOST_MAINTENANCE),
+        (f"{SLURM_SAYS} ***\n", "Slurm job 12 was preempted", Cause.PREEMPTION),
+        (f"{SLURM_SAYS} ***\n", "", Cause.USERS_REQUEST),
+    ],
+)
+@pytest.mark.parametrize("ranks_first", [False, True])
+def test_a_stop_that_the_scheduler_asked_for_is_not_a_users_request(
+    make_job: MakeJob, tmp_path: Path, agent: str, scheduler: str, cause: Cause, ranks_first: bool
+) -> None:
+    """And the wait in the queue is lost time, whether the ranks or their client heard of it first."""
+    job = make_job(tmp_path)
+    with suppress(TrainingStopped), recorded(job, lambda: scheduler) as outcome:
+        folder = Path(job.folder) / "logs" / "attempt-1"
+        folder.mkdir(parents=True)
+        (folder / "agent-00000.log").write_text(agent)
+        outcome.state = State("stopped", "stopped on request at step 9")
+        if not ranks_first:
+            raise TrainingStopped("stopped on request")
+    time.sleep(0.1)
+    with recorded(job) as outcome:
+        outcome.state = State("finished")
+    (row,) = read_interruptions(job.folder)
+    assert row.cause is cause and row.planned == (cause is not Cause.HOST_MAINTENANCE)
+    told = effective_time(job.folder)
+    assert told is not None and (told.parts["between attempts"] > 0.09) == (cause is not Cause.USERS_REQUEST)
+
+
+def test_restarts_by_kubernetes_are_attempts_each_with_its_cause(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    logs, fault = Path(job.folder) / "logs", "NVRM: Xid (PCI:0000:9b:00): 79, GPU has fallen off the bus.\n"
+    with recorded(job) as outcome:
+        for restart, line in enumerate([fault, "step 8\n", "OSError: [Errno 28] No space left on device\n"]):
+            (logs / f"attempt-1.{restart}").mkdir(parents=True)
+            (logs / f"attempt-1.{restart}" / "kernel-00000.log").write_text(line)
+            outcome.look()
+        outcome.state = CRASHED
+    rows, attempts = read_interruptions(job.folder), read_attempts(job.folder)
+    assert [row.cause for row in rows] == [Cause.FAULTY_GPU, Cause.UNKNOWN, Cause.DEPENDENCY]
+    assert [(one.number, one.restart, one.outcome) for one in attempts] == [
+        (1, 0, "restarted"),
+        (1, 1, "restarted"),
+        (1, 2, "crashed"),
+    ]
+    assert [row.started for row in rows] == [one.started for one in attempts]
+    assert [row.restarted for row in rows] == [attempts[1].started, attempts[2].started, None]
+
+
+def test_restarts_that_no_client_saw_are_found_by_the_next_one(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job.write(tmp_path / "job.json")
+    subprocess.run([sys.executable, "-c", KILLED_CLIENT, str(tmp_path / "job.json")])
+    for second, name in enumerate(["attempt-1.0", "attempt-1.1"], start=1):
+        log = Path(job.folder) / "logs" / name / "rank-00000.log"
+        log.parent.mkdir(parents=True)
+        log.write_text("step 8\n")
+        moment = time.time() + 10 * second
+        os.utime(log, (moment, moment))
+    settle(job, alive=True)
+    with recorded(job) as outcome:
+        outcome.state = State("finished")
+    first, second = read_attempts(job.folder)
+    assert (first.outcome, second.outcome) == ("restarted", "finished")
+    assert first.ended is not None and 9 < (first.ended - first.started).total_seconds() < 11 and second.started > first.ended
+    (row,) = read_interruptions(job.folder)
+    assert row.restarted == second.started
+
+
 def test_the_steps_past_the_newest_checkpoint_are_the_ones_lost(make_job: MakeJob, tmp_path: Path) -> None:
     job = make_job(tmp_path)
     folder = Path(job.folder)
     with recorded(job) as outcome:
         now = time.time()
-        rows = [{"step": step, "time": now + step, "seconds": 1.0, "tokens_per_second": 128.0} for step in range(1, 28)]
+        rows = [{"step": step, "time": now + step / 100, "seconds": 1.0, "tokens_per_second": 128.0} for step in range(1, 28)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "step-00000020").mkdir()
         (folder / "step-00000020" / "complete.json").write_text("{}")

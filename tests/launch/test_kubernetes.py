@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from l3_platform.launch import run_training
+from l3_platform.launch.interruptions import read_attempts, read_interruptions
 from l3_platform.launch.jobset import manifest
 from l3_platform.launch.kubernetes import KubernetesJobSet
 from l3_platform.launch.protocol import job_name
@@ -165,6 +166,10 @@ def test_a_jobset_with_a_killed_pod_restarts_and_ends_with_the_same_loss(
     assert any("restarted, 1 times by now" in line for line in lines) and processes(tmp_path) == []
     assert sorted(losses(tmp_path)) == list(range(1, 301))
     assert sorted(path.name for path in (tmp_path / "run" / "logs").iterdir()) == ["attempt-1.0", "attempt-1.1"]
+    killed, last = read_attempts(tmp_path / "run")
+    assert (killed.outcome, last.outcome) == ("restarted", "finished") and killed.last_step is not None
+    (row,) = read_interruptions(tmp_path / "run")
+    assert row.restarted == last.started and row.step >= 50
 
 
 @pytest.mark.exhaustive

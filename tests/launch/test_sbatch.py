@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from l3_platform.cli import app
 from l3_platform.launch.protocol import job_name
-from l3_platform.launch.sbatch import script
+from l3_platform.launch.sbatch import WARNED_SECONDS, script
 from l3_platform.settings import Slurm, Train, load
 
 
@@ -23,6 +23,7 @@ def test_the_405b_profile_asks_for_16_384_gpus_and_time_for_a_checkpoint() -> No
     assert (asked["partition"], asked["time"]) == ("h100", "7-00:00:00") and "requeue" in asked
     signal, _, before = asked["signal"].partition("@")
     assert signal == "B:TERM" and int(before) > settings.train.shutdown_seconds + 60, "Slurm may be a minute early"
+    assert f"export {WARNED_SECONDS}={int(before) + 60}" in script(Path("/l3/run"), settings.train, settings.slurm).splitlines()
 
 
 def test_what_is_not_set_is_not_asked_for() -> None:

@@ -10,6 +10,9 @@ import psutil
 import pytest
 
 from l3_platform.launch import run_training
+from l3_platform.launch.causes import Cause
+from l3_platform.launch.effective_time import effective_time
+from l3_platform.launch.interruptions import read_interruptions
 from l3_platform.launch.protocol import job_name
 from l3_platform.settings import Slurm, Train
 from l3_platform.train import TrainingStopped, TrainJob, TrainResult
@@ -89,6 +92,60 @@ def terminate(folder: Path) -> None:
     run("scancel", "--batch", "--signal=TERM", slurm_id(folder))
 
 
+def test_the_warning_before_the_time_limit_is_booked_as_such(
+    make_job: MakeJob, tmp_path: Path, on_slurm: Train, processes: Processes
+) -> None:
+    """The limit is lowered to less than what the warning comes early."""
+    job = make_job(tmp_path).model_copy(update={"total_tokens": 100_000 * 128})
+    lower: dict[int, Callable[[], object]] = {50: lambda: run("scontrol", "update", f"JobId={slurm_id(tmp_path)}", "TimeLimit=1")}
+    log = At(lower)
+
+    def until_it_waits_again(line: str) -> None:
+        log(line)
+        if "back in the queue" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(job, on_slurm, SLURM, on_line=until_it_waits_again)
+    assert processes(tmp_path) == [] and slurm_id(tmp_path) == ""
+    (row,) = read_interruptions(tmp_path / "run")
+    assert row.cause is Cause.TIME_LIMIT and "reached its time limit, of 00:01:00" in row.evidence and row.steps_lost == 0
+
+
+def test_a_preempted_job_saves_waits_and_goes_on_and_nobody_is_said_to_have_asked_for_it(
+    make_job: MakeJob, undisturbed: TrainResult, tmp_path: Path, on_slurm: Train
+) -> None:
+    run("scontrol", "create", "PartitionName=urgent", "Nodes=ALL", "PriorityTier=10")
+    urgent = ("sbatch", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 3")
+    log = At({50: lambda: run(*urgent)})
+    assert run_training(make_job(tmp_path), on_slurm, SLURM, on_line=log) == undisturbed
+    assert log.said("back in the queue")
+    (row,) = read_interruptions(tmp_path / "run")
+    assert row.cause is Cause.PREEMPTION and row.steps_lost == 0
+    told = effective_time(tmp_path / "run")
+    assert told is not None and told.parts["between attempts"] > 3.0
+
+
+def test_a_lost_node_is_booked_as_such_although_the_first_node_lives(
+    make_job: MakeJob, undisturbed: TrainResult, tmp_path: Path, on_slurm: Train, cluster: SlurmCluster
+) -> None:
+    lost: list[str] = []
+
+    def lose() -> None:
+        cluster.kill_node("node2")
+        lost.append("node2")
+
+    def start_it_again(line: str) -> None:
+        log(line)
+        if lost and "is PENDING" in line:
+            cluster.start_node(lost.pop())
+
+    log = At({50: lose})
+    assert run_training(make_job(tmp_path), on_slurm, SLURM, on_line=start_it_again) == undisturbed
+    causes = [row.cause for row in read_interruptions(tmp_path / "run")]
+    assert causes[-1] is Cause.HOST_MAINTENANCE and Cause.USERS_REQUEST not in causes
+
+
 def test_a_killed_client_leaves_the_job_and_the_next_client_finds_it(
     make_job: MakeJob, undisturbed: TrainResult, tmp_path: Path, on_slurm: Train, processes: Processes
 ) -> None:
@@ -127,3 +184,4 @@ def test_a_job_cancelled_in_slurm_stops_in_words(make_job: MakeJob, tmp_path: Pa
     with pytest.raises(TrainingStopped, match="again to resume"):
         run_training(make_job(tmp_path), on_slurm, SLURM, on_line=log)
     wait_for(lambda: not processes(tmp_path), 10, "all trainers to end")
+    wait_for(lambda: [row.cause for row in read_interruptions(tmp_path / "run")] == [Cause.USERS_REQUEST], 10, "the record")
