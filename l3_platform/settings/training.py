@@ -112,7 +112,7 @@ class Train(Section):
     stall_seconds: float = Field(
         default=1800.0,
         ge=0,
-        description="without a logged step, ten times as long before the first, that count as lost; 0: never",
+        description="without a logged step, ten times as long before the first and after the last, that count as lost; 0: never",
     )
     threads: int = Field(default=1, description="CPU threads a rank")
     micro_batch_tokens: int = Field(default=0, description="tokens a rank and forward pass; 0: its whole batch at once")
