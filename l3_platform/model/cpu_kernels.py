@@ -326,18 +326,25 @@ def _fill_unseen(row, low, first, end, value):
     row[end : _up(end, WIDE)] = value
 
 
-@njit(fastmath=SUMS)
+# Sums in these functions have an order of their own: a process that compiles attention and one that finds it compiled run copies of
+# them that LLVM has inlined in different places, and would else round differently.
+
+
+@njit(fastmath={"contract"})
 def _exponentials(row, top):
-    """Takes the place of `row`, relative to `top`. Returns their sum."""
-    total = _ZERO
+    """Takes the place of `row`, whole panels relative to `top`. Returns their sum."""
     for j in range(len(row)):
-        value = _exp(row[j] - top)
-        total += value
-        row[j] = value
-    return total
+        row[j] = _exp(row[j] - top)
+    one, two, three, four = _ZERO, _ZERO, _ZERO, _ZERO
+    for j in range(0, len(row), 4):
+        one += row[j]
+        two += row[j + 1]
+        three += row[j + 2]
+        four += row[j + 3]
+    return (one + two) + (three + four)
 
 
-@njit(fastmath=SUMS)
+@njit(fastmath={"contract"})
 def _pass_back(row, of_row, whole, along):
     """Scores become probabilities, and gradients of probabilities those of scores."""
     for j in range(len(row)):
@@ -345,12 +352,18 @@ def _pass_back(row, of_row, whole, along):
         of_row[j] = row[j] * (of_row[j] - along)
 
 
-@njit(fastmath=SUMS)
-def _along(one, other):
-    total = _ZERO
-    for d in range(len(one)):
-        total += one[d] * other[d]
-    return total
+@njit(fastmath={"contract"})
+def _along(x, y):
+    one, two, three, four = _ZERO, _ZERO, _ZERO, _ZERO
+    whole = len(x) // 4 * 4
+    for d in range(0, whole, 4):
+        one += x[d] * y[d]
+        two += x[d + 1] * y[d + 1]
+        three += x[d + 2] * y[d + 2]
+        four += x[d + 3] * y[d + 3]
+    for d in range(whole, len(x)):
+        one += x[d] * y[d]
+    return (one + two) + (three + four)
 
 
 @njit(inline="always")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numba
 import pytest
@@ -287,3 +289,26 @@ def test_a_compiled_block_multiplies_by_onednn_and_attends_in_blocks_too() -> No
     assert len(graphs.graphs) == 1  # nothing breaks a block
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+GRADIENTS = """
+import hashlib, torch
+from l3_platform.model import Llama, ModelConfig, cpu
+from l3_platform.model.init import initialize
+cpu._LARGE = cpu._WORTH_IT = 1
+torch.set_num_threads(1)
+model = Llama(ModelConfig(vocab_size=512, d_model=80, layers=2, heads=5, kv_heads=5, ffn=96))
+initialize(model, 0)
+tokens = torch.randint(0, 512, (3, 150), generator=torch.Generator().manual_seed(0))
+model(tokens, tokens, bos_id=5).backward()
+print(hashlib.md5(b"".join(p.grad.numpy().tobytes() for p in model.parameters())).hexdigest())
+"""
+
+
+@pytest.mark.slow  # kernels are compiled
+def test_a_process_that_compiles_the_kernels_computes_what_one_does_that_finds_them_compiled(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run = partial(subprocess.run, [sys.executable, "-c", GRADIENTS], env=environment, check=True, capture_output=True, text=True)
+    compiling = run().stdout
+    assert list(tmp_path.rglob("*attend_backward*.nbc")), "nothing was compiled"
+    assert run().stdout == compiling
