@@ -48,18 +48,17 @@ def main(arguments: Sequence[str] = ()) -> None:
         with running_mlflow(home) as server:
             assert server is not None
             server.wait_ready()
-            assert server.process is not None
             for number in range(options.rounds):
                 for how, run in zip(wholes, (_alone, partial(_dagster, home)), strict=True):
                     job = _job(home / f"{how.split()[0]}-{number}", options, server.url if run is not _alone else "")
-                    served = _core_seconds(server.process.pid)
+                    served = _core_seconds(server.pid)
                     whole, said = run(job)
                     rows = read(job.folder)
                     wholes[how].append(whole)
                     around[how].append(whole - sum(row["seconds"] for row in rows))
                     if run is not _alone:
                         in_dagster.append(float(said.splitlines()[-1]))
-                        in_server.append(_core_seconds(server.process.pid) - served)
+                        in_server.append(_core_seconds(server.pid) - served)
                         in_trainer.append(_sending(rows, _job(home / f"sent-{number}", options, server.url)))
                         waited.append(sum(row["data_seconds"] for row in rows[5:]) / sum(row["seconds"] for row in rows[5:]))
     table = Table(

@@ -135,14 +135,13 @@ def _means(rows: Sequence[Row]) -> dict[str, float]:
     seconds = sum(row["seconds"] for row in rows)
     if not seconds:
         return {}
+    paces = ("tokens_per_second", "tokens_per_second_per_device", "mfu")  # the last where `train.peak_flops` is set
     means = {
-        "tokens_per_second": sum(row["tokens_per_second"] * row["seconds"] for row in rows) / seconds,
+        **{name: sum(row[name] * row["seconds"] for row in rows) / seconds for name in paces if all(name in row for row in rows)},
         "data_wait_share": sum(row.get("data_seconds", 0.0) for row in rows) / seconds,
         "checkpoint_stall_share": sum(row.get("checkpoint_seconds", 0.0) for row in rows) / seconds,
         "peak_memory_bytes": max(row.get("peak_memory_bytes", 0.0) for row in rows),
     }
-    if all("mfu" in row for row in rows):
-        means["mfu"] = sum(row["mfu"] * row["seconds"] for row in rows) / seconds
     return {name: round(value, 4) for name, value in means.items()}
 
 

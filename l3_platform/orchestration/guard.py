@@ -32,7 +32,8 @@ def main() -> int:
 
 
 def _until_the_parent_ends(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock this thread would hold while the interpreter ends
+        pass
     stop.set()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
@@ -210,7 +210,7 @@ def _training(report: Report) -> Table:
         "training",
         *(
             Column(name, justify="right")
-            for name in ("effective", "seconds", "attempts", "interruptions", "tokens/s", "memory, MB")
+            for name in ("effective", "seconds", "attempts", "interruptions", "tokens/s", "a device", "MFU", "memory, MB")
         ),
         box=SIMPLE,
         title="effective training time: steps that counted, of the wall clock",
@@ -223,10 +223,16 @@ def _training(report: Report) -> Table:
                 f"{time.wall_seconds:,.1f}",
                 f"{time.attempts}",
                 f"{len(time.interruptions)}",
-                f"{time.metrics.get('tokens_per_second', 0.0):,.0f}",
+                _told(time.metrics, "tokens_per_second", ",.0f"),
+                _told(time.metrics, "tokens_per_second_per_device", ",.0f"),
+                _told(time.metrics, "mfu", ".1%"),
                 f"{time.metrics.get('peak_memory_bytes', 0.0) / 1e6:,.0f}",
             )
     return table
+
+
+def _told(metrics: Mapping[str, float], name: str, how: str) -> str:
+    return format(metrics[name], how) if name in metrics else "–"
 
 
 def _interruptions(report: Report) -> Table | None:

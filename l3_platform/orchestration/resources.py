@@ -14,8 +14,8 @@ from pydantic import Field
 from l3_platform import settings as settings_module
 from l3_platform.crawl import sources
 from l3_platform.lineage import Catalog
-from l3_platform.orchestration.services import wait_until_up
-from l3_platform.settings import Settings
+from l3_platform.orchestration.services import wait_for_mlflow
+from l3_platform.settings import Settings, home
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -61,8 +61,7 @@ class Tracking(dg.ConfigurableResource):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        if self.uri.startswith("http://127.0.0.1"):
-            wait_until_up(f"{self.uri}/health", seconds=30.0)  # it may still be starting
+        wait_for_mlflow(home(), self.uri)
         return MlflowClient(tracking_uri=self.uri)
 
     def start_run(self, context: dg.AssetExecutionContext, name: str, tags: Mapping[str, Any], parent: str = "") -> str:

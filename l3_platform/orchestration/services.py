@@ -18,6 +18,11 @@ from pathlib import Path
 
 import psutil
 
+from l3_platform.store import files
+from l3_platform.store.lock import Lock
+
+GUARD = "l3_platform.orchestration.guard"
+STARTING_SECONDS = 180.0  # ten core seconds on an idle machine, and machines are not idle
 NO_MLFLOW = "none"  # as mlflow.tracking_uri: nothing is tracked
 
 
@@ -44,7 +49,7 @@ class Service:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "l3_platform.orchestration.guard", self.polite.name, *self.command],
+                [sys.executable, "-m", GUARD, self.polite.name, *self.command],
                 stdin=subprocess.PIPE,  # its end, should we be killed, ends the server
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -52,13 +57,19 @@ class Service:
                 env=os.environ | dict(self.environment),
             )
 
-    def wait_ready(self, seconds: float = 180.0) -> None:
+    def wait_ready(self, seconds: float = STARTING_SECONDS) -> None:
         """Raises ServiceError when the server ends or does not answer in time."""
         if wait_until_up(self.url + self.health, seconds, unless=self.ended):
             return
         if self.ended():
             raise ServiceError(f"{self.name} ended while starting; the end of {self.log}:\n{_tail(self.log)}")
         raise ServiceError(f"{self.name} did not answer on {self.url} within {seconds:.0f} s; see {self.log}")
+
+    @property
+    def pid(self) -> int:
+        """Of the guard, which ends with the server."""
+        assert self.process is not None
+        return self.process.pid
 
     def ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
@@ -141,33 +152,36 @@ def dagster_web(home: Path, workspace: Path, port: int) -> Service:
 def running_mlflow(home: Path, given: str = "", port: int = 0) -> Iterator[Service | None]:
     """The MLflow server for as long as the block runs, its address in the environment: that of the setting `given`, or the home's.
 
-    The home's is started here (what is yielded) where none is up; its address stands in `mlflow/server.json` meanwhile. Returns
-    before the server answers: use `wait_ready`.
+    The home's is started here (what is yielded) where none is up or starting; its address stands in `mlflow/server.json`
+    meanwhile. Returns before the server answers: use `wait_ready`, or `wait_for_mlflow` in another process.
     """
     note = home / "mlflow" / "server.json"
-    if running := given or known_mlflow(home):
-        os.environ["MLFLOW_TRACKING_URI"] = "" if running == NO_MLFLOW else running
-        yield None
-        return
-    service = mlflow_server(home, port or free_port())
-    service.start()
-    assert service.process is not None
-    note.write_text(json.dumps({"url": service.url, "pid": service.process.pid}))
-    os.environ["MLFLOW_TRACKING_URI"] = service.url
+    service = None
+    if not given:
+        with Lock(str(note.with_name("start.lock")), owner="who starts MLflow", wait_seconds=30.0):
+            if not (given := known_mlflow(home)):
+                service = mlflow_server(home, port or free_port())
+                service.start()
+                given = service.url
+                files.write(str(note), json.dumps({"url": given, "pid": service.pid}).encode())
+    os.environ["MLFLOW_TRACKING_URI"] = "" if given == NO_MLFLOW else given
     try:
         yield service
     finally:
-        note.unlink(missing_ok=True)
-        service.stop()
+        if service is not None:
+            note.unlink(missing_ok=True)
+            service.stop()
 
 
 def known_mlflow(home: Path) -> str:
-    """The address of this home's server, if one is up; else empty."""
+    """The address of this home's server, up or still starting; else empty. Two servers on one fresh database would break it."""
     try:
         note = json.loads((home / "mlflow" / "server.json").read_text())
-        if psutil.pid_exists(note["pid"]):
-            urllib.request.urlopen(note["url"] + "/health", timeout=2).read()
-            return note["url"]
-    except (OSError, ValueError, KeyError):
-        pass
-    return ""
+        return note["url"] if GUARD in psutil.Process(note["pid"]).cmdline() else ""
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return ""
+
+
+def wait_for_mlflow(home: Path, url: str) -> None:
+    """Until the server at `url` answers, where it is this home's and still starting; any other is not waited for."""
+    wait_until_up(url + "/health", STARTING_SECONDS, unless=lambda: known_mlflow(home) != url)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def told(interruptions: list[Interruption]) -> EffectiveTime:
     parts = dict.fromkeys(PARTS, 0.0) | {"start-up": 1.0 * len(starts), STEPS: 9.0 * len(starts)}
     return EffectiveTime(
         share=0.9, wall_seconds=10.0 * len(starts), parts=parts, spans=spans, attempts=len(starts), interruptions=interruptions,
-        metrics={"tokens_per_second": 1000.0},
+        metrics={"tokens_per_second": 1000.0, "tokens_per_second_per_device": 125.0},
     )  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def test_the_report_prints_evidence_as_it_is_even_where_it_looks_like_markup() -
     show(told_of, out)
     printed = out.getvalue()
     assert "90.0%" in printed and "network switch or cable" in printed.replace("\n", " ") and "[/gloo" in printed
+    assert re.search(r"1,000 +125 +– ", printed)  # no MFU without `train.peak_flops`
     assert json.loads(as_json(told_of))["training"]["pretrained"]["pretrained-0123"]["share"] == 0.9
 
 

@@ -212,7 +212,9 @@ def test_the_parts_of_the_wall_clock_add_up_and_the_share_is_that_of_steps_that_
     steps = [{"step": 80, "seconds": 80.0, "checkpoint_seconds": 10.0}, {"step": 81, "seconds": 5.0, "skipped_steps": 1},
              {"step": 96, "seconds": 15.0}, {"step": 97, "seconds": 0.0, "rolled_back_to_step": 81},
              {"step": 127, "seconds": 30.0}]  # fmt: skip
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row | {"tokens_per_second": 1.0}) + "\n" for row in steps))
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(row | {"tokens_per_second": 1.0, "mfu": 0.4 if row["step"] == 127 else 0.5}) + "\n" for row in steps)
+    )
     told = effective_time(tmp_path)
     assert told is not None and told.attempts == 3
     assert told.parts == {
@@ -227,6 +229,8 @@ def test_the_parts_of_the_wall_clock_add_up_and_the_share_is_that_of_steps_that_
     }
     assert told.wall_seconds == sum(told.parts.values()) == 550 - (500 - 161)
     assert told.share == pytest.approx(100 / 211, abs=1e-4)
+    assert told.metrics["mfu"] == pytest.approx((100 * 0.5 + 30 * 0.4) / 130, abs=1e-4)
+    assert "tokens_per_second_per_device" not in told.metrics  # a record from before it was written
 
 
 def test_a_client_that_was_killed_is_found_at_the_next_start(make_job: MakeJob, tmp_path: Path) -> None:
