@@ -206,13 +206,16 @@ def plan(
 
 @app.command()
 def manifest(
-    asset: Annotated[str, typer.Argument(help="The training: pretrained or annealed.")] = "pretrained",
+    asset: Annotated[str, typer.Argument(help="The training: pretrained, long_context or annealed.")] = "pretrained",
     profile: Profile = "demo",
     overrides: Set = None,
 ) -> None:
     """Print what train.launcher would submit: a script for sbatch, a JobSet for kubectl, or the agents' commands."""
     from l3_platform.launch.dry_run import submission
 
+    trainings = ("pretrained", "long_context", "annealed")
+    if asset not in trainings:
+        raise settings_module.SettingsError(f"{asset!r} is no training{settings_module.nearest(asset, trainings)}")
     folder = settings_module.home() / "checkpoints" / f"{asset}-FINGERPRINT"
     typer.echo(submission(settings_module.load(profile, overrides or []), folder), nl=False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -26,8 +26,8 @@ from l3_platform.trained import Phase, Trained, resolve
 Verdict = Literal[
     "seen",
     "seen in part",
-    "skipped",  # it was read, and its steps did not reach the weights
-    "not reached",  # it comes in a later step of the run
+    "skipped",  # it was read, its steps did not reach the weights, and it does not come again
+    "not reached",  # it comes in a later step of the run, and what was read of it before, if anything, was skipped
     "beyond the end",  # the run ends before it comes
     "no share",  # of its domain in any mixture, or not when its turn would come
     "held out",
@@ -38,6 +38,8 @@ Verdict = Literal[
     "broken",  # its record: it never became a document
     "unknown",
 ]
+
+Fate = Literal["taken", "skipped", "coming"]  # of a read: its step reached the weights, did not, or is still to come
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,18 @@ class Seen:
     verdict: Verdict
     tokens: int = 0
     sightings: list[Sighting] = field(default_factory=list)
+    skipped: list[Sighting] = field(default_factory=list)  # in steps that did not reach the weights
     coming: list[Sighting] = field(default_factory=list)  # after the step that the model has reached
     tokens_seen: int = 0
+    tokens_skipped: int = 0  # those that only skipped steps read
     least: int = 0  # how often the token that was read least was read
     most: int = 0
     reached_at: int | None = None  # beyond the end: the token of the last phase at which it would begin
+
+    def unseen(self, reads: list[Sighting]) -> list[Sighting]:
+        """Those of `reads` that hold a token which the model has not seen."""
+        times = _times(_confirmed(self.sightings), self.tokens)
+        return [read for read in reads if not times[read.first : read.last + 1].all()]
 
 
 @dataclass(frozen=True)
@@ -105,29 +114,35 @@ def _seen(page: Story, model: Trained, catalog: Catalog) -> Seen:
     before = [tokens for name, tokens in listed.items() if name < place["file"]]
     start = sum(before) + place["start"]
     every = [read for phase in model.phases for read in _reads(phase, domain, start, count, Stream.of(listed.items()), model)]
-    reads = [(read, reached) for read, reached in every if not _skipped(read, model)]
-    sightings = [read for read, reached in reads if reached]
-    times = np.zeros(count, np.int64)
-    for read in sightings:
-        if read.recorded is not False:
-            times[read.first : read.last + 1] += 1
-    coming = [read for read, reached in reads if not reached]
+    sightings, skipped, coming = ([read for read, one in every if one == fate] for fate in get_args(Fate))
+    times = _times(_confirmed(sightings), count)
+    in_vain = int(np.count_nonzero((times == 0) & (_times(skipped, count) > 0)))
+    counted = int(np.count_nonzero(times)), in_vain, int(times.min()), int(times.max())
     at = None if every else _first_place(model.phases[-1].plan, domain, start, count)
-    counted = int(np.count_nonzero(times)), int(times.min()), int(times.max())
-    verdict = "skipped" if every and not reads else _verdict(times, coming, at)
-    return Seen(page, verdict, count, sightings, coming, *counted, at)
+    return Seen(page, _verdict(times, skipped, coming, at), count, sightings, skipped, coming, *counted, at)
 
 
-def _skipped(read: Sighting, model: Trained) -> bool:
-    return any(start <= read.run_tokens < end for start, end in model.skipped)
+def _times(reads: list[Sighting], count: int) -> np.ndarray:
+    """How often they hold each of a document's tokens: int64 [count]."""
+    times = np.zeros(count, np.int64)
+    for read in reads:
+        times[read.first : read.last + 1] += 1
+    return times
 
 
-def _verdict(times: np.ndarray, coming: list[Sighting], beyond: int | None) -> Verdict:
+def _confirmed(reads: list[Sighting]) -> list[Sighting]:
+    """Those that the ledger does not lack."""
+    return [read for read in reads if read.recorded is not False]
+
+
+def _verdict(times: np.ndarray, skipped: list[Sighting], coming: list[Sighting], beyond: int | None) -> Verdict:
     if times.all():
         return "seen"
     if times.any():
         return "seen in part"
-    return "not reached" if coming else "no share" if beyond is None else "beyond the end"
+    if coming or skipped:
+        return "not reached" if coming else "skipped"
+    return "no share" if beyond is None else "beyond the end"
 
 
 def _absent(page: Story, catalog: Catalog) -> Verdict:
@@ -140,8 +155,8 @@ def _absent(page: Story, catalog: Catalog) -> Verdict:
     return "thinned out" if not page.emptied and topic in catalog.settings.mix.topic_weights else "emptied"
 
 
-def _reads(phase: Phase, domain: str, start: int, count: int, stream: Stream, model: Trained) -> Iterator[tuple[Sighting, bool]]:
-    """Every read of a document in a run, and whether the model had come so far; in the order of the run."""
+def _reads(phase: Phase, domain: str, start: int, count: int, stream: Stream, model: Trained) -> Iterator[tuple[Sighting, Fate]]:
+    """Every read of a document in a run, and what came of it; in the order of the run."""
     plan = phase.plan
     if plan.streams.get(domain) != stream:
         raise StoreError(
@@ -151,7 +166,7 @@ def _reads(phase: Phase, domain: str, start: int, count: int, stream: Stream, mo
         )
     run = phase.run
     records = cache(lambda step: ledger.read(run, step, step)) if run else None
-    index = sorted(plan.streams).index(domain)
+    index, ranges = sorted(plan.streams).index(domain), _skipped_in(phase, model)
     for piece, position in plan.order().occurrences(domain, start, count, plan.tokens):
         if position is None or (step := plan.step_at(position)) is None:
             continue
@@ -163,8 +178,17 @@ def _reads(phase: Phase, domain: str, start: int, count: int, stream: Stream, mo
             reached = step.index + 1 <= phase.step
             recorded = _recorded(records(step.index + 1), index, ring, tokens) if records and reached else None
             first = ring % stream.tokens - start
-            yield Sighting(plan.phase, step.index + 1, sequence, at, first, first + tokens - 1, recorded), reached
+            skipped = any(begin <= at < end for begin, end in ranges)
+            fate: Fate = "coming" if not reached else "skipped" if skipped else "taken"
+            yield Sighting(plan.phase, step.index + 1, sequence, at, first, first + tokens - 1, recorded), fate
             ring += tokens
+
+
+def _skipped_in(phase: Phase, model: Trained) -> tuple[tuple[int, int], ...]:
+    """The ranges of `model.skipped` that are of this phase's tokens: a run that took its weights by `init_from` counts from 0
+    again, and knows nothing of what was skipped before."""
+    later = model.phases[model.phases.index(phase) + 1 :]
+    return model.skipped if all(one.plan.start for one in later) else ()
 
 
 def _recorded(records: np.ndarray, domain: int, start: int, tokens: int) -> bool:

@@ -155,10 +155,10 @@ STAGES = _stages(
     Stage("training_plan", "2", ("scaling", "model", "train", "mix.max_epochs"), ("scaling_laws", "token_shards", "tokenizer")),
     # pretrain and evaluate
     Stage("pretrained", "2", ("train", "model"), ("training_plan", "token_shards", "data_mix", "tokenizer")),
-    Stage("long_context", "1", ("train", "long_context"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
+    Stage("long_context", "2", ("train", "long_context"), ("pretrained", "training_plan", "token_shards", "data_mix", "tokenizer")),
     Stage(
         "annealed",
-        "3",
+        "4",
         ("train", "anneal"),
         ("pretrained", "long_context", "training_plan", "token_shards", "data_mix", "tokenizer"),
     ),

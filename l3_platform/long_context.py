@@ -65,11 +65,10 @@ def build_long_context(
     plan, encoder = read_plan(training_plan[0]), open_tokenizer(tokenizer[0].file(TOKENIZER))
     short, stages = short_length(plan), settings.long_context.stages
     fields = common(plan, token_shards[0], tokenizer[0]) | {
-        "shares": mixtures_of(data_mix[0], "pretrain")[-1].shares,  # those that pre-training ended with
+        "shares": [mix for mix in mixtures_of(data_mix[0], "pretrain") if mix.from_tokens < plan.total_tokens][-1].shares,
         "schedule": "wsd",  # without a decay: the rate stays where pre-training ended
         "learning_rate": rate_at_end(plan, settings.train),
         "warmup_tokens": 0,
-        "document_mask": True,  # section 3.2: important in continued pre-training on very long sequences
         "held_out_seq_len": short,
     }
     before = float(pretrained[0].manifest.metrics["held-out loss"])

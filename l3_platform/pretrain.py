@@ -99,8 +99,9 @@ def build_annealed(
     plan = read_plan(training_plan[0])
     seq_len, parent = reached(long_context[0], pretrained[0])
     like, stage = kept_stage(long_context[0], settings), annealing_stage(plan, seq_len)
-    batch = stage.batch_tokens
-    tokens = max(settings.anneal.tokens, batch * settings.anneal.checkpoints)
+    # Checkpoints that are averaged lie equally far apart, in whole batches: `anneal.tokens` is rounded to that.
+    count, batch = settings.anneal.checkpoints, stage.batch_tokens
+    every = max(1, round(settings.anneal.tokens / (count * batch))) * batch
     job = TrainJob.from_settings(
         settings.train,
         **places(out),
@@ -108,15 +109,15 @@ def build_annealed(
         **tracked.fields,
         shares=mixtures_of(data_mix[0], "anneal")[0].shares,
         branch_from=parent,
-        total_tokens=read_origin(parent).position.tokens + tokens,
+        total_tokens=read_origin(parent).position.tokens + count * every,
         ramp=(stage,),
         schedule="linear_to_zero",
         learning_rate=rate_at_end(plan, settings.train),
         warmup_tokens=0,
         held_out_seq_len=short_length(plan),
-        checkpoint_every_tokens=tokens // settings.anneal.checkpoints // batch * batch,
-        keep_checkpoints=settings.anneal.checkpoints,
-        average_last=settings.anneal.checkpoints,
+        checkpoint_every_tokens=every,
+        keep_checkpoints=count,
+        average_last=count,
     )
     result = launch(job)
     return put_model(Path(job.output), out, told_of(job)), metrics_of(result)
@@ -148,10 +149,11 @@ def annealing_stage(plan: TrainingPlan, seq_len: int) -> Stage:
 
 
 def at_length(stage: LongStage, plan: TrainingPlan, settings: Settings) -> dict[str, Any]:
-    """What a job at the length of a long-context stage has of its own: the model's RoPE and the mesh."""
+    """What a job at the length of a long-context stage has of its own: the model's RoPE, the mesh, and the document mask, which
+    is important in continued pre-training on very long sequences (section 3.2)."""
     stretch = settings.long_context.rope_scaling
     scaling = RopeScaling(**stretch.model_dump()) if stretch else plan.model.rope_scaling
-    return {"model": dataclasses.replace(plan.model, rope_scaling=scaling), **stage.degrees}
+    return {"model": dataclasses.replace(plan.model, rope_scaling=scaling), "document_mask": True, **stage.degrees}
 
 
 def rate_at_end(plan: TrainingPlan, train: Train) -> float:

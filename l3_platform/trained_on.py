@@ -55,16 +55,18 @@ def _answer(seen: Seen, exposure: Exposure) -> str:
     what = f"{page} ({_domain(seen)}, {seen.tokens:,} tokens)"
     match seen.verdict:
         case "seen":
-            return f"Yes: {model} was trained on all of {what}, {_how_often(seen)}{_when(seen, step)}."
+            return f"Yes: {model} was trained on all of {what}, {_how_often(seen)}{_when(seen.sightings, step)}."
         case "seen in part":
             return (
-                f"In part: {model} was trained on {seen.tokens_seen:,} of the {seen.tokens:,} tokens of {page} "
-                f"({_domain(seen)}), {_how_often(seen)}{_when(seen, step)}{_rest(seen, step)}."
+                f"In part: {model} was trained on {_share(seen.tokens_seen, seen)}, "
+                f"{_how_often(seen)}{_when(seen.sightings, step)}{_lost(seen, step)}{_rest(seen, step)}."
             )
         case "skipped":
-            return f"No: {model} read {what}, but in steps whose loss spiked: they were skipped and did not reach its weights."
+            return f"No: {_in_vain(seen, model, step)}{_rest(seen, step)}."
         case "not reached":
             come = seen.coming[0]
+            if seen.skipped:
+                return f"Not yet: {_in_vain(seen, model, step)}{_rest(seen, step)}, after {come.run_tokens:,} tokens."
             return f"Not yet: {model} has not come to {what}; it comes in {step(come)}, after {come.run_tokens:,} tokens."
         case "beyond the end":
             last = exposure.model.phases[-1].plan
@@ -112,8 +114,15 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def _when(seen: Seen, step: Callable[[Sighting], str]) -> str:
-    first, last = seen.sightings[0], seen.sightings[-1]
+def _share(tokens: int, seen: Seen) -> str:
+    page = seen.story.document["url"]
+    if tokens == seen.tokens:
+        return f"all of {page} ({_domain(seen)}, {seen.tokens:,} tokens)"
+    return f"{tokens:,} of the {seen.tokens:,} tokens of {page} ({_domain(seen)})"
+
+
+def _when(reads: list[Sighting], step: Callable[[Sighting], str]) -> str:
+    first, last = reads[0], reads[-1]
     if (first.phase, first.step) == (last.phase, last.step):
         return f", in {step(first)}"
     return f", first in {step(first)}, last in {step(last)}"
@@ -124,8 +133,32 @@ def _step(read: Sighting, exposure: Exposure) -> str:
     return f"step {read.step:,}" + (f" of {read.phase}" if len(exposure.model.phases) > 1 else "")
 
 
+def _in_vain(seen: Seen, model: str, step: Callable[[Sighting], str]) -> str:
+    """What skipped steps read, where no other did."""
+    return f"{model} read {_share(seen.tokens_skipped, seen)}, but {_skipped(seen.skipped, step)}: that did not reach its weights"
+
+
+def _lost(seen: Seen, step: Callable[[Sighting], str]) -> str:
+    """What skipped steps read beside the tokens that were seen."""
+    if not seen.tokens_skipped:
+        return ""
+    every = seen.tokens_seen + seen.tokens_skipped == seen.tokens
+    others = f"the other {seen.tokens_skipped:,}" if every else f"{seen.tokens_skipped:,} others"
+    return f"; {others} were read {_skipped(seen.unseen(seen.skipped), step)}"
+
+
+def _skipped(reads: list[Sighting], step: Callable[[Sighting], str]) -> str:
+    if len({(read.phase, read.step) for read in reads}) == 1:
+        return f"in {step(reads[0])}, which was skipped"
+    return f"in steps that were skipped{_when(reads, step)}"
+
+
 def _rest(seen: Seen, step: Callable[[Sighting], str]) -> str:
-    return f"; the next come in {step(seen.coming[0])}" if seen.coming else "; the run ended before the others"
+    """What is still to come of the tokens that were not seen, and whether any never come."""
+    every = seen.tokens_seen + seen.tokens_skipped == seen.tokens
+    if coming := seen.unseen(seen.coming):
+        return f"; {'it comes again' if every else 'the next come'} in {step(coming[0])}"
+    return "" if every else "; the run ended before the others"
 
 
 def _reads(seen: Seen, exposure: Exposure) -> list[str]:
@@ -141,18 +174,19 @@ def _reads(seen: Seen, exposure: Exposure) -> list[str]:
 
 
 def _evidence(seen: Seen, exposure: Exposure) -> list[str]:
-    if not seen.sightings:
+    reads = [*seen.sightings, *seen.skipped]
+    if not reads:
         return []
-    absent = [read for read in seen.sightings if read.recorded is False]
+    absent = [read for read in reads if read.recorded is False]
     if absent:
         return [
-            f"THE LEDGER DISAGREES: by the data order it should have {len(absent):,} more read(s), the first in "
+            f"THE LEDGER DISAGREES: by the data order it should have {len(absent):,} more read(s), among them that of "
             f"{_step(absent[0], exposure)}; the run did not go as planned, or its ledger is damaged."
         ]
-    unrecorded = {read.phase for read in seen.sightings if read.recorded is None}
+    unrecorded = {read.phase for read in reads if read.recorded is None}
     if unrecorded:
         return [f"By the data order alone: the ledger of {' and '.join(sorted(unrecorded))} is not on this machine."]
-    phases = {read.phase for read in seen.sightings}
+    phases = {read.phase for read in reads}
     runs = [str(phase.run) for phase in exposure.model.phases if phase.plan.phase in phases]
     return [f"So says the ledger in {' and '.join(runs)}."]
 

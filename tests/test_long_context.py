@@ -17,7 +17,8 @@ from l3_platform.pretrain import Tracked, build_annealed, last_checkpoint, model
 from l3_platform.settings import SettingsError
 from l3_platform.store import files
 from l3_platform.train import TrainingError, TrainJob, TrainResult
-from l3_platform.train.branch import read_origin
+from l3_platform.train.branch import complete, read_origin
+from l3_platform.train.interleave import Mixture
 from l3_platform.train.loop import train
 from l3_platform.train.probes import read_probes
 from tests.pretrained import STAGES, catalog, long_context, settings
@@ -70,6 +71,15 @@ def test_every_length_is_trained_from_the_one_before_and_the_last_is_kept(home):
     assert [max(stage.seq_len for stage in job.ramp) for job in launch.jobs] == [128, 256]
     assert [read_origin(job.branch_from).position.tokens for job in launch.jobs] == [4096, 5120]
     assert all(job.document_mask for job in launch.jobs)
+
+
+def test_the_mix_is_the_one_that_pre_training_came_to_and_not_one_behind_its_end(home, monkeypatch):
+    shares = {0: 1.0, 2048: 2.0, 4096: 3.0}  # by tokens; pre-training ends at 4,096
+    mixtures = tuple(Mixture(from_tokens=start, shares={"general": share}) for start, share in shares.items())
+    monkeypatch.setattr("l3_platform.long_context.mixtures_of", lambda data_mix, phase: mixtures)
+    launch = Launcher()
+    long_context(catalog(settings()), launch)
+    assert [job.shares for job in launch.jobs] == [{"general": 2.0}] * 2
 
 
 def test_needles_are_asked_at_every_length_up_to_the_stages(home):
@@ -180,6 +190,21 @@ def annealed(made, dataset) -> TrainJob:
     inputs = made.inputs("long_context") | {"long_context": [dataset]}
     build_annealed(**inputs, out=made.writer("long_context"), settings=made.settings, launch=launch, tracked=Tracked())
     return launch.jobs[0]
+
+
+@pytest.mark.parametrize(("wanted", "trained"), [(1536, 1536), (1400, 1536), (100, 768)])
+def test_the_checkpoints_that_are_averaged_are_as_many_as_said_and_equally_far_apart(home, wanted, trained):
+    made = catalog(settings(f"anneal.tokens={wanted}", "anneal.checkpoints=3", "long_context.stages=[]"))
+    job = annealed(made, long_context(made, Launcher()))
+    begun = read_origin(job.branch_from).position.tokens
+    ends = sorted(read_origin(folder).position.tokens - begun for folder in complete(job.folder))
+    assert ends == [trained // 3, 2 * trained // 3, trained] and job.average_last == 3
+
+
+def test_documents_stay_apart_at_long_lengths_whatever_pre_training_did(home):
+    made, launch = catalog(settings("train.document_mask=false", "anneal.tokens=1536")), Launcher()
+    last = annealed(made, long_context(made, launch))
+    assert [job.document_mask for job in (*launch.jobs, last)] == [True] * 3
 
 
 STRETCH = '{"factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_seq_len": 64}'

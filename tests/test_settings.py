@@ -1,5 +1,7 @@
 """Settings: typed, documented, and a typo is one sentence."""
 
+import re
+
 import pytest
 
 from l3_platform.model.config import parameters
@@ -29,12 +31,57 @@ def test_lists_are_written_with_commas_or_as_json():
         ("train.nodes=many", "train.nodes: input should be a valid integer"),
         ("crawl.source=ftp", "crawl.source: input should be 'demo', 'files' or 'common_crawl'"),
         ("mixture.runs=9", "at least 10 mixtures"),
+        ("train.threads=0", "setting train.threads: input should be greater than or equal to 1 (got 0)"),
+        ("train.warmup_tokens=-5", "train.warmup_tokens: input should be greater than or equal to 0"),
+        ("train.learning_rate=-1", "train.learning_rate: input should be greater than 0"),
+        ("train.learning_rate=Infinity", "train.learning_rate: input should be a finite number"),
+        ("train.gradient_clip=0", "train.gradient_clip: input should be greater than 0"),
+        ("train.log_every_steps=0", "train.log_every_steps: input should be greater than or equal to 1"),
+        ("train.keep_checkpoints=0", "train.keep_checkpoints: input should be greater than or equal to 1"),
+        ("train.micro_batch_tokens=-1", "train.micro_batch_tokens: input should be greater than or equal to 0"),
+        ("train.budget_flops=0", "train.budget_flops: input should be greater than 0"),
+        ("train.betas=[2,3]", "train.betas.0: input should be less than 1 (got 2)"),
+        ("train.weight_decay=-1", "train.weight_decay: input should be greater than or equal to 0"),
+        ("train.shutdown_seconds=-1", "train.shutdown_seconds: input should be greater than or equal to 0"),
+        ("train.max_restarts=-1", "train.max_restarts: input should be greater than or equal to 0"),
+        ("train.nodes=0", "train.nodes: input should be greater than or equal to 1"),
+        ("train.processes_per_node=0", "train.processes_per_node: input should be greater than or equal to 1"),
+        ("anneal.checkpoints=0", "anneal.checkpoints: input should be greater than or equal to 1"),
+        ("tokenizer.vocab_size=0", "tokenizer.vocab_size: input should be greater than or equal to 512 (got 0)"),
+        ("scaling.seq_len=0", "scaling.seq_len: input should be greater than or equal to 2"),
+        ("scaling.budgets=1e9,0", "scaling.budgets.1: input should be greater than 0 (got 0)"),
+        ("scaling.batch_tokens=500", "setting scaling: batch_tokens 500 is no multiple of seq_len 128"),
+        ("train.ramp=[{", "setting train.ramp: should be a list (got '[{')"),
+        ("train.ramp=[]", "setting train.ramp: the ramp has no stage"),
+        ('train.ramp=[{"seq_len": 0}]', "train.ramp.0.seq_len: input should be greater than or equal to 2"),
+        ('train.ramp=[{"batch_tokens": 0}]', "train.ramp.0.batch_tokens: input should be greater than or equal to 1"),
+        ('train.ramp=[{"from_tokens": 5}]', "setting train.ramp: from_tokens must begin at 0 and increase (got [5])"),
+        ('train.ramp=[{}, {"from_tokens": 9}, {"from_tokens": 9}]', "train.ramp: from_tokens must begin at 0 and increase"),
+        (
+            'train.ramp=[{"batch_tokens": 1000}]',
+            "train.ramp: batch_tokens 1000 at 0 tokens must be a multiple of the longest seq_len, 128",
+        ),
+        ('train.ramp=[{"seqlen": 128}]', "setting train.ramp.0.seqlen: there is no such key; did you mean 'seq_len'?"),
+        (
+            'data_value.candidates={"good": {"file": "x"}}',
+            "data_value.candidates.good.file: there is no such key; did you mean 'files'?",
+        ),
+        (
+            "train.ramp=banana",
+            """train.ramp.0: should be {"from_tokens": ..., "batch_tokens": ..., "seq_len": ...} (got 'banana')""",
+        ),
         ("train.nodes", "not of the form section.key=value"),
     ],
 )
 def test_a_mistake_names_the_setting_and_the_way_out(override, says):
-    with pytest.raises(SettingsError, match=says.replace("?", r"\?")):
+    with pytest.raises(SettingsError, match=re.escape(says)):
         load("demo", [override])
+
+
+def test_zero_stays_the_way_to_leave_a_thing_out():
+    off = ["checkpoint_every_tokens", "micro_batch_tokens", "max_skipped_steps", "max_rollbacks", "max_restarts", "warmup_tokens"]
+    train = load("demo", [f"train.{name}=0" for name in off]).train
+    assert [getattr(train, name) for name in off] == [0] * len(off)
 
 
 def test_an_unknown_profile_names_the_known_ones():

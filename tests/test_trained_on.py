@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -263,24 +265,86 @@ def test_the_answer_as_json_has_every_read(home: Catalog, run: TrainJob) -> None
     assert [read["step"] for read in fetch["sightings"]] == [read.step for read in exposure.fetches[0].sightings]
 
 
-def test_a_page_read_only_in_steps_that_were_skipped_did_not_reach_the_weights(home: Catalog, run: TrainJob) -> None:
-    """As if the whole run but its first step had been bad: what that step read was seen, all else was skipped."""
-    checkpoint = complete(run.folder)[0]
+@contextmanager
+def skipping(checkpoint: Path, *ranges: tuple[int, int]) -> Iterator[str]:
+    """As if the steps that read these tokens of the run had been bad."""
     path = checkpoint / "complete.json"
     honest = path.read_text()
     facts = json.loads(honest)
-    facts["position"]["memory"]["skipped"] = [[96, 2784]]
+    facts["position"]["memory"]["skipped"] = ranges
     path.write_text(json.dumps(facts))
     try:
-        verdicts = Counter()
+        yield str(checkpoint)
+    finally:
+        path.write_text(honest)
+
+
+def test_a_page_read_only_in_steps_that_were_skipped_did_not_reach_the_weights(home: Catalog, run: TrainJob) -> None:
+    """As if the whole run but its first step had been bad: what that step read was seen, all else was skipped."""
+    verdicts = Counter()
+    with skipping(complete(run.folder)[0], (96, 2784)) as checkpoint:
         for row in documents(home):
-            exposure = of(str(row["doc_id"]), str(checkpoint), home)
+            exposure = of(str(row["doc_id"]), checkpoint, home)
             (seen,) = exposure.fetches
-            assert all(read.step == 1 for read in seen.sightings)
-            assert seen.tokens_seen == len(scanned(home, run, row, 1)[0])
+            assert all(read.step == 1 for read in seen.sightings) and all(read.step > 1 for read in seen.skipped)
+            own, every = scanned(home, run, row, 1)[0], scanned(home, run, row, STEPS)[0]
+            assert (seen.tokens_seen, seen.tokens_skipped) == (len(own), len(every) - len(own))
             verdicts[seen.verdict] += 1
             if seen.verdict == "skipped":
                 assert "did not reach its weights" in as_text(exposure)
-        assert verdicts["skipped"] and verdicts["seen"] + verdicts["seen in part"]
-    finally:
-        path.write_text(honest)
+    assert verdicts["skipped"] and verdicts["seen"] + verdicts["seen in part"]
+
+
+def test_what_skipped_steps_read_of_a_page_seen_in_part_is_not_told_as_never_read(home: Catalog, run: TrainJob) -> None:
+    whole = next(
+        answer
+        for answer in (of(row["url"], run.folder, home) for row in documents(home))
+        if len({read.step for read in answer.fetches[0].sightings}) == 2
+        and answer.fetches[0].most == 1
+        and answer.verdict == "seen"
+    )
+    bad, good = whole.fetches[0].sightings[0], whole.fetches[0].sightings[-1]
+    plan = whole.model.phases[0].plan
+    step = plan.step_at(bad.run_tokens)
+    assert step is not None
+    with skipping(complete(run.folder)[0], (step.start, step.end)) as checkpoint:
+        exposure = of(whole.told.url, checkpoint, home)
+    (seen,) = exposure.fetches
+    assert (seen.verdict, seen.tokens_seen + seen.tokens_skipped) == ("seen in part", seen.tokens)
+    told = f"once, in step {good.step}; the other {seen.tokens_skipped} were read in step {bad.step}, which was skipped. "
+    assert told in as_text(exposure)
+    (fetch,) = json.loads(as_json(exposure))["fetches"]
+    assert fetch["tokens_skipped"] == seen.tokens_skipped and {read["step"] for read in fetch["skipped"]} == {bad.step}
+
+
+def test_a_page_that_was_skipped_and_comes_again_is_not_told_as_never_come_to(home: Catalog, run: TrainJob) -> None:
+    oldest = complete(run.folder)[-1]
+    reached = json.loads((oldest / "complete.json").read_text())["position"]["tokens"]
+    answers = [(row, of(row["url"], str(oldest), home).fetches[0]) for row in documents(home)]
+    row, honest = next(
+        (row, seen)
+        for row, seen in answers
+        if seen.verdict == "seen" and len({read.step for read in seen.sightings}) > 1 and seen.coming
+    )
+    with skipping(oldest, (0, reached)) as checkpoint:
+        exposure = of(row["url"], checkpoint, home)
+    (seen,) = exposure.fetches
+    assert seen.skipped == honest.sightings and seen.coming == honest.coming and not seen.sightings
+    first, last, come, text = seen.skipped[0], seen.skipped[-1], seen.coming[0], as_text(exposure)
+    assert text.startswith("Not yet: ") and "has not come to" not in text
+    assert f"read all of {row['url']} (" in text
+    assert f", but in steps that were skipped, first in step {first.step}, last in step {last.step}: that did not" in text
+    assert f"; it comes again in step {come.step}, after {come.run_tokens:,} tokens." in text
+
+
+def test_what_a_run_skipped_says_nothing_of_the_run_whose_model_it_began_with(home: Catalog, run: TrainJob) -> None:
+    """Both count their tokens from 0."""
+    job = job_for(home, "annealed", init_from=run.output, schedule="linear_to_zero", total_tokens=640, mix_changes=())
+    train(job)
+    with skipping(complete(job.folder)[0], (0, 640)) as checkpoint:
+        answers = [
+            (of(row["url"], checkpoint, home).fetches[0], of(row["url"], run.folder, home).fetches[0]) for row in documents(home)
+        ]
+    shutil.rmtree(job.folder)
+    assert all(after.sightings == before.sightings for after, before in answers)
+    assert {read.phase for after, _ in answers for read in after.skipped} == {"annealing"}

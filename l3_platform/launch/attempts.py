@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from l3_platform.launch.protocol import State
 from l3_platform.train.job import TrainJob
 
 FINISHING = "INFO finishing: "  # rank 0's word, as it is logged, once the steps are over
+_TAIL_BYTES = 1 << 20  # of each log: a fault is reported at its end
 
 
 class Lines:
@@ -88,6 +90,17 @@ class Attempt:
 def next_path(job: TrainJob) -> Path:
     newest = Attempt.newest(job)
     return _folder(job) / f"attempt-{_order(newest.path)[0] + 1 if newest else 1}"
+
+
+def read_logs(folder: Path) -> dict[str, Sequence[str]]:
+    """The last lines of every log in the folder of an attempt, by its name."""
+    found: dict[str, Sequence[str]] = {}
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".log", ".txt", ".out", ".err"):
+            with open(path, "rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                found[path.name] = file.read().decode(errors="replace").splitlines()
+    return found
 
 
 def tail_of(path: Path, lines: int) -> str:

@@ -95,11 +95,19 @@ def classify(logs: Logs, message: str = "") -> Finding:
     `logs`: of the ranks, of their agents (torchrun), of the kernel and of the scheduler; a hang's dump begins with `hang-`.
     `message`: what the launcher said of the end.
     """
-    for rule in (of_scheduler, _xid, _hardware, _out_of_memory, _storage, _hang, _exception, _signal, _silent_agent, _network):
-        if (found := rule(logs)) is not None:
-            return found
-    last = next((f"last line of {name}: {lines[-1]}" for name, lines in sorted(logs.items(), reverse=True) if lines), "no logs")
-    return Finding(Cause.UNKNOWN, _short(f"{message}; {last}" if message else last))
+    if (found := explained(logs)) is not None:
+        return found
+    spoken = ((name, [line for line in lines if _speaks(line)]) for name, lines in sorted(logs.items(), reverse=True))
+    last = next((f"last line of {name}: {lines[-1]}" for name, lines in spoken if lines), "")
+    return Finding(Cause.UNKNOWN, _short("; ".join(filter(None, [message, last])) or "no logs"))
+
+
+def explained(logs: Logs) -> Finding | None:
+    """As `classify`; None where no rule knows a line."""
+    rules = (
+        of_scheduler, _xid, _hardware, _out_of_memory, _storage, _hang, _exception, of_ssh, _signal, _silent_agent, _network
+    )  # fmt: skip
+    return next((found for rule in rules if (found := rule(logs)) is not None), None)
 
 
 def _rule(*patterns: tuple[str, Cause]) -> Callable[[Logs], Finding | None]:
@@ -214,12 +222,36 @@ def _signal(logs: Logs) -> Finding | None:
     return None
 
 
+def of_ssh(logs: Logs) -> Finding | None:
+    """What the ssh that stands for an agent says of a host to which it did not come."""
+    return _SSH({name: lines for name, lines in logs.items() if name.startswith("agent-")})
+
+
+def refused_by_ssh(logs: Logs) -> str:
+    """The line, where ssh would say the same again at once: a name, a key or a login is wrong. Empty where any rank has started."""
+    found = None if any(name.startswith("rank-") for name in logs) else of_ssh(logs)
+    return found.evidence if found and found.cause is Cause.DEPENDENCY else ""
+
+
+_SSH = _rule(
+    (r": Could not resolve hostname |^Host key verification failed|: Permission denied \(.*\)\.?$", Cause.DEPENDENCY),
+    (r"^ssh: connect to host \S+ port \d+: ", Cause.NETWORK),
+)
+
+
 def _silent_agent(logs: Logs) -> Finding | None:
     """torchrun reports whatever ends its ranks, and its own stop: an agent that says nothing was killed, and its ranks with it."""
-    said = r"failed \(exitcode|death signal|closing signal|SignalException|Rendezvous"
-    agents = {name: "\n".join(lines) for name, lines in sorted(logs.items()) if name.startswith("agent-")}
-    silent = [name for name, text in agents.items() if not re.search(said, text)]
+    agents = {name: lines for name, lines in sorted(logs.items()) if name.startswith("agent-")}
+    silent = [name for name, lines in agents.items() if not any(map(_speaks, lines))]
     return Finding(Cause.UNKNOWN, f"{silent[0]}: the agent ended without a word, as one that is killed does") if silent else None
+
+
+def _speaks(line: str) -> bool:
+    """Whether a line may say something of an end: not the warnings of libraries, which come at the start of any process, nor the
+    source lines below them."""
+    if re.search(r"death signal|closing signal|Rendezvous", line):  # which torchrun calls warnings
+        return True
+    return bool(line.strip()) and not line[0].isspace() and not re.search(r"^\[?W\d{4} |\]:\[W\d{4} |Warning: ", line)
 
 
 def _exits(logs: Logs) -> Iterator[tuple[str, int, str]]:

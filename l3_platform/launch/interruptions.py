@@ -18,14 +18,15 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from l3_platform.launch.causes import Cause, Finding, Logs, classify, of_scheduler
-from l3_platform.launch.protocol import State
+from l3_platform.launch.attempts import read_logs
+from l3_platform.launch.causes import Cause, Finding, Logs, classify, explained, of_scheduler
+from l3_platform.launch.protocol import NotSubmitted, State
+from l3_platform.settings import SettingsError
 from l3_platform.train.job import TrainingStopped, TrainJob, write_text
 from l3_platform.train.metrics import Row
 from l3_platform.train.metrics import read as read_metrics
 
 ATTEMPTS, INTERRUPTIONS = "attempts.json", "interruptions.jsonl"
-_TAIL_BYTES = 1 << 20  # of each log: a fault is reported at its end
 
 
 class _Record(BaseModel):
@@ -77,10 +78,12 @@ def recorded(job: TrainJob, scheduler: Callable[[], str] = lambda: "") -> Iterat
     """Around one attempt: its start is on disk before anything runs, its end and the cause of it afterwards, whatever ends it.
 
     One that `settle` has left open goes on: its processes outlived the client that started them. `scheduler` is asked
-    at the end why it ended the attempt, in words that `causes.py` knows; empty where it did not.
+    at the end why it ended the attempt, in words that `causes.py` knows; empty where it did not. Where settings or a cluster
+    let nothing start there was no attempt, and nothing is left of it: what a person has yet to correct is no interruption.
     """
     folder = Path(job.folder)
-    attempt = next((one for one in read_attempts(folder) if one.ended is None), None) or _begin(folder, _next_number(folder))
+    before = read_attempts(folder), read_interruptions(folder)
+    attempt = next((one for one in before[0] if one.ended is None), None) or _begin(folder, _next_number(folder))
 
     def newest() -> Attempt:
         nonlocal attempt
@@ -94,6 +97,10 @@ def recorded(job: TrainJob, scheduler: Callable[[], str] = lambda: "") -> Iterat
     outcome = Outcome(look=newest)
     try:
         yield outcome
+    except (SettingsError, NotSubmitted):
+        _write_attempts(folder, before[0])
+        _write_interruptions(folder, before[1])
+        raise
     except BaseException as error:
         _end(folder, newest(), _now(), "client stopped", _of_client(error, logs()))
         raise
@@ -117,9 +124,9 @@ def settle(job: TrainJob, alive: bool = False) -> None:
                 up = datetime.fromtimestamp(psutil.boot_time(), UTC)
                 finding = Finding(Cause.HOST_MAINTENANCE, f"{client}; the host was started again at {up:%Y-%m-%d %H:%M:%S} UTC")
             else:
-                finding = classify(_read_logs(folder, attempt), client)
-                if finding.cause is Cause.NETWORK:  # its death broke the connections
-                    finding = Finding(Cause.UNKNOWN, f"{client}; {finding.evidence}")
+                finding = explained(_read_logs(folder, attempt)) or Finding(Cause.UNKNOWN, "")
+                if finding.cause in (Cause.NETWORK, Cause.UNKNOWN):  # its death broke the connections
+                    finding = Finding(Cause.UNKNOWN, "; ".join(filter(None, [client, finding.evidence])))
             ended = _last_written(folder, attempt)
             _end(folder, attempt, ended, "finished" if finished else "client lost", None if finished else finding)
 
@@ -213,7 +220,9 @@ def _of_client(error: BaseException, logs: Logs) -> Finding:
     said = f"{name}: {error}".rstrip(": ")
     if isinstance(error, TrainingStopped) and (found := of_scheduler(logs)):
         return found
-    if isinstance(error, KeyboardInterrupt | TrainingStopped | SystemExit) or "Interrupt" in name:
+    if isinstance(error, KeyboardInterrupt) or "Interrupt" in name:
+        return Finding(Cause.USERS_REQUEST, "Ctrl-C or Terminate")
+    if isinstance(error, TrainingStopped | SystemExit):
         return Finding(Cause.USERS_REQUEST, said)
     found = classify({"client": [said]})
     return Finding(found.cause if found.cause is not Cause.UNKNOWN else Cause.SOFTWARE_BUG, f"client: {said}")
@@ -235,15 +244,7 @@ def _first_written(folder: Path, number: int, restart: int) -> datetime:
 
 
 def _read_logs(folder: Path, attempt: Attempt) -> dict[str, Sequence[str]]:
-    """The last lines of every log of the attempt."""
-    found: dict[str, Sequence[str]] = {}
-    for path in sorted(_logs(folder, attempt.number, attempt.restart).glob("*")):
-        if path.suffix not in (".log", ".txt", ".out", ".err"):
-            continue
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            found[path.name] = file.read().decode(errors="replace").splitlines()
-    return found
+    return read_logs(_logs(folder, attempt.number, attempt.restart))
 
 
 def _mark_restart(folder: Path, moment: datetime) -> None:

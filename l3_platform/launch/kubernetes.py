@@ -11,7 +11,7 @@ from typing import Any
 
 from l3_platform.launch.attempts import Attempt, next_path
 from l3_platform.launch.jobset import manifest
-from l3_platform.launch.protocol import State, job_name
+from l3_platform.launch.protocol import NotSubmitted, State, job_name
 from l3_platform.settings import Kubernetes, SettingsError
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.job import TrainingError, TrainJob
@@ -43,14 +43,21 @@ class KubernetesJobSet:
         self._attempt = Attempt.newest(job)
         if self._attempt:
             self._attempt.skip()
-        found = self._get()
-        if found and not _condition(found, *ENDED):
-            self._news.append(f"found JobSet {self._name} again ({folder})")
-            return
-        if found:
-            self._delete()
-        job.write(folder / "job.json")
-        self._kubectl("create", "--filename=-", given=json.dumps(wanted))
+        try:
+            found = self._get()
+            if found and not _condition(found, *ENDED):
+                self._news.append(f"found JobSet {self._name} again ({folder})")
+                return
+            if found:
+                self._delete()
+            job.write(folder / "job.json")
+            self._kubectl("create", "--filename=-", given=json.dumps(wanted))
+        except TrainingError as error:
+            self._name = ""  # what another client has created goes on
+            raise NotSubmitted(
+                f"train.launcher=kubernetes: {str(error).splitlines()[-1]}; `kubectl get jobsets` must work on this machine "
+                "(settings kubernetes.context and kubernetes.namespace)"
+            ) from error
         self._news.append(f"created JobSet {self._name} ({folder})")
 
     def poll(self) -> State:

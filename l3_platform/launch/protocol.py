@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from l3_platform.train.job import TrainJob
+from l3_platform.train.job import TrainingError, TrainJob
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,15 @@ class State:
     message: str = ""
 
 
+class NotSubmitted(TrainingError):
+    """Nothing was started, since a cluster did not answer or refused the job; the message says what to look at."""
+
+
 class Launcher(Protocol):
     """One attempt at a time. Starting a job again resumes it: checkpoints are the trainer's affair."""
 
     def submit(self, job: TrainJob) -> None:
-        """Starts all processes of the job and returns."""
+        """Starts all processes of the job and returns. Raises SettingsError or NotSubmitted where none was started."""
         ...
 
     def poll(self) -> State:

@@ -6,6 +6,7 @@ The job does the work of a client on its first node (`batch.py`); this side subm
 from __future__ import annotations
 
 import getpass
+import re
 import shutil
 import subprocess
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from l3_platform.launch.attempts import Attempt, Lines, tail_of
 from l3_platform.launch.batch import SETTINGS_FILE, outcome_of
-from l3_platform.launch.protocol import State, job_name
+from l3_platform.launch.protocol import NotSubmitted, State, job_name
 from l3_platform.launch.sbatch import script
 from l3_platform.launch.torchrun import CLIENT_GRACE
 from l3_platform.settings import SettingsError, Slurm
@@ -166,5 +167,13 @@ def _signal(*arguments: str) -> None:
 def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise TrainingError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        said = re.sub(rf"^{command[0]}: ((error|fatal): )?", "", last)
+        raise NotSubmitted(f"train.launcher=slurm: {command[0]} said {said!r}; {_NEXT[command[0]]}")
     return done.stdout.strip()
+
+
+_NEXT = {
+    "squeue": "run where `squeue` works, such as on a login node, or set train.launcher=local",
+    "sbatch": "correct section slurm of the settings, which names the partition, the account and the time limit",
+}

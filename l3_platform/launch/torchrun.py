@@ -18,7 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from l3_platform.launch.attempts import Attempt
+from l3_platform.launch.attempts import Attempt, read_logs
+from l3_platform.launch.causes import refused_by_ssh
 from l3_platform.launch.hangs import hung_ranks
 from l3_platform.launch.places import Place, Start
 from l3_platform.launch.protocol import State
@@ -32,6 +33,7 @@ SETTLE = 2.0
 # Imports, compilation and the loading of a checkpoint come before the first step, averaging, held-out losses and the export
 # after the last: so many times train.stall_seconds.
 NOT_STEPPING = 10
+EXIT_OF_SSH = 255  # of its own, not of what it runs
 
 
 class Torchrun:
@@ -113,6 +115,8 @@ class Torchrun:
             return said
         if hung := hung_ranks(self._attempt.path):
             return State("crashed", f"training hung ({hung})")
+        if EXIT_OF_SSH in codes and (refused := refused_by_ssh(read_logs(self._attempt.path))):
+            return State("failed", f"{refused}; correct hosts.names or hosts.command, or ssh's settings, and run again")
         words = [f"{name} ended with {_code(code)}" for name, code in zip(self._names, codes, strict=True) if code]
         return State("crashed", f"training was lost ({', '.join(words)})")
 

@@ -33,6 +33,8 @@ from l3_platform.settings import Settings, SettingsError, load, nearest
 from l3_platform.store.files import AFTER_FULL, DISK_IS_FULL
 
 JOBS = {"rebuild": "snapshots", "judge_candidates": "candidate_sets"}  # in order, each with its kind of partition
+TRAININGS = {"pretrained", "long_context", "annealed"}
+SETTING = re.compile(rf"\b({'|'.join(Settings.model_fields)})\.[a-z]\w*")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def run(profile: str, overrides: Sequence[str], select: str = "*") -> Outcome:
     signal.signal(signal.SIGTERM, _interrupt)
     definitions = code_location.definitions()
     selected = _selected(definitions, select)
+    _refuse_wrong_mesh(selected, settings)
     _refuse_without_candidates(definitions, selected or [], settings)
     if not _any_tracked(definitions, selected):
         return _execute(definitions, partitions, selected)
@@ -137,6 +140,14 @@ def _refuse_without_candidates(definitions: Any, selected: Sequence[Any], settin
         )
 
 
+def _refuse_wrong_mesh(selected: Sequence[Any] | None, settings: Settings) -> None:
+    """Before hours of curation rather than after them."""
+    if selected is None or TRAININGS & {key.to_user_string() for key in selected}:
+        from l3_platform.launch.dry_run import check_mesh
+
+        check_mesh(settings)
+
+
 def _any_tracked(definitions: Any, selected: list[Any] | None) -> bool:
     """Whether an asset is among them that logs to MLflow, which its kinds say."""
     graph = definitions.resolve_asset_graph()
@@ -160,6 +171,10 @@ def _in_words(event: Any, result: Any) -> str:
         return "interrupted; what is finished is kept, and the same command goes on from there"
     if raised.cls_name == "OSError" and f"[Errno {errno.ENOSPC}]" in message:
         return f"{message.removeprefix('OSError: ')}: {DISK_IS_FULL}; {AFTER_FULL}"
+    if raised.cls_name == "MissingDataset":
+        message += f" (with --select: '*{event.step_key}' makes what it needs first)"
+    if raised.cls_name == "ValueError" and "\n" not in message and SETTING.search(message):
+        message = message.removeprefix("ValueError: ")  # a sentence for a person
     return re.sub(r"^(l3_platform[\w.]*|dagster\._core\.definitions\.events\.Failure): ", "", message)
 
 

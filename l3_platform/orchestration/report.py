@@ -14,12 +14,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from l3_platform.launch.effective_time import EffectiveTime
+from l3_platform.launch.unfinished import unfinished
 from l3_platform.lineage import EVERYTHING, Catalog, stages_of
 from l3_platform.orchestration.code_location import check_keys
 from l3_platform.orchestration.resources import Platform
 from l3_platform.orchestration.stage import cost_of
 from l3_platform.orchestration.training_card import times_of
-from l3_platform.store import Counts, Dataset
+from l3_platform.store import Counts, Dataset, MissingDataset
+from l3_platform.train.job import run_folder
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class AssetReport:
     bytes: int = 0
     partitions: dict[str, str] = field(default_factory=dict)  # partition to digest
     metrics: dict[str, Any] = field(default_factory=dict)
+    unfinished: str = ""  # how far its training has come
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _asset(catalog: Catalog, stage: str) -> AssetReport:
     found: dict[str, Dataset | None] = {partition: catalog.find(stage, partition) for partition in catalog.partitions(stage)}
     datasets = [dataset for dataset in found.values() if dataset is not None]
     if len(datasets) < len(found):
-        return AssetReport(stage, materialized=False)
+        return AssetReport(stage, materialized=False, unfinished=_unfinished(catalog, stage))
     counts = Counts.total(dataset.manifest.counts for dataset in datasets)
     return AssetReport(
         stage,
@@ -107,6 +110,15 @@ def _asset(catalog: Catalog, stage: str) -> AssetReport:
         partitions={partition: dataset.digest for partition, dataset in found.items() if dataset},
         metrics=datasets[-1].manifest.metrics,
     )
+
+
+def _unfinished(catalog: Catalog, stage: str) -> str:
+    if catalog.partitions(stage) != [EVERYTHING]:
+        return ""
+    try:
+        return unfinished(run_folder(stage, catalog.fingerprint(stage)))
+    except MissingDataset:  # of an input, so nothing can have begun
+        return ""
 
 
 def _checks(instance: dg.DagsterInstance, stages: Sequence[str]) -> list[CheckReport]:
@@ -154,6 +166,9 @@ def show(report: Report, out: TextIO) -> None:
         console.print(_training(report))
     if interruptions := _interruptions(report):
         console.print(interruptions)
+    for asset in report.assets:
+        if asset.unfinished:
+            console.print(f"{asset.name}: not finished: {escape(asset.unfinished)}")
     passed, ran = sum(check.passed for check in report.checks), sum(check.ran for check in report.checks)
     missing = [asset.name for asset in report.assets if not asset.materialized]
     console.print(f"{len(report.assets) - len(missing)} of {len(report.assets)} assets materialized", end="")
@@ -172,7 +187,7 @@ def _funnel(report: Report) -> Table:
     )
     for asset in report.assets:
         if not asset.materialized:
-            table.add_row(asset.name, "", "", "", "", "", "not materialized", style="dim")
+            table.add_row(asset.name, "", "", "", "", "", "not finished" if asset.unfinished else "not materialized", style="dim")
             continue
         largest = sorted(asset.dropped.items(), key=lambda item: -item[1])[:3]
         numbers = (asset.records_in, asset.kept, sum(asset.dropped.values()), asset.failed)

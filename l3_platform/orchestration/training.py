@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from l3_platform.engine.local import die_with_parent
-from l3_platform.orchestration.log import careful_log
+from l3_platform.orchestration.log import TrainingLog, careful_log
 from l3_platform.orchestration.stage import Build
 from l3_platform.orchestration.training_card import NOTE
 from l3_platform.settings import Settings
@@ -28,7 +28,11 @@ def launched(
     if multiprocessing.parent_process() is not None:
         die_with_parent()
     cluster = getattr(settings, settings.train.launcher, None)  # the section that is named as the launcher is
-    result = run_training(job, settings.train, cluster, on_line=careful_log(context, every_seconds=5.0))
+    log = TrainingLog(careful_log(context), where=f"{job.folder}/logs")
+    try:
+        result = run_training(job, settings.train, cluster, on_line=log)
+    finally:
+        log.flush()
     if notes is not None:
         from l3_platform.launch.effective_time import effective_time
         from l3_platform.launch.interruptions import settle

@@ -47,7 +47,8 @@ class Composed:
         groups = groups_for(mesh, device)
         self.pipeline = groups.pipeline
         if groups.pipeline is not None:
-            dist.barrier(groups.pipeline)  # NCCL connects here: the schedules' first sends involve some of the ranks only
+            # NCCL connects here: the schedules' first sends involve some of the ranks only. Without the ids gloo would meet.
+            dist.barrier(groups.pipeline, device_ids=[device.index] if device.type == "cuda" else None)
         self._layers = split_layers(model.config.layers, mesh.pp * schedule.stages_per_rank if mesh.pp > 1 else 1)
         here = [number for number in range(len(self._layers)) if self._owner(number) == mesh.pp_rank(rank)]
         self._stages = {number: self._stage(model, [number]) for number in here}

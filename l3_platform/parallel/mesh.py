@@ -98,20 +98,25 @@ def mesh_for(ranks: int, dp_shard: int = 0, *, tp: int = 1, cp: int = 1, pp: int
     """The mesh of so many ranks: what tp, cp and pp leave is data parallelism, with the wanted shard degree (0: all of
     it). Raises ValueError in words."""
     if ranks < 1:
-        raise ValueError(f"mesh: {ranks} ranks cannot train; start at least one process")
+        raise ValueError(f"mesh: {ranks} ranks cannot train; set train.nodes and train.processes_per_node to 1 or more")
     model_ranks = tp * cp * pp
     if model_ranks < 1 or ranks % model_ranks:
         raise ValueError(
-            f"mesh: {ranks} ranks cannot hold whole models of {model_ranks} ranks (tensor {tp} · context {cp} · pipeline {pp}); "
-            f"start a multiple of {model_ranks} processes, or lower train.tensor_parallel, context_parallel or pipeline_parallel"
+            f"mesh: {_ranks(ranks)} cannot hold whole models of {_ranks(model_ranks)} (tensor {tp} · context {cp} · pipeline "
+            f"{pp}); start a multiple of {model_ranks} processes, or lower train.tensor_parallel, context_parallel or "
+            "pipeline_parallel"
         )
     data = ranks // model_ranks
     shard = dp_shard or data
     if shard < 1 or data % shard:
         near = [d for d in range(1, data + 1) if data % d == 0]
-        of = f"{ranks} ranks" if model_ranks == 1 else f"{data} data-parallel ranks (of {ranks})"
+        of = _ranks(ranks) if model_ranks == 1 else f"{_ranks(data, 'data-parallel ')} (of {ranks})"
         raise ValueError(
             f"mesh: {of} cannot be cut into shards of {shard}; "
             f"set train.data_parallel_shard to one of {', '.join(map(str, near))}, or change the number of processes"
         )
     return Mesh(dp_replicate=data // shard, dp_shard=shard, pp=pp, cp=cp, tp=tp)
+
+
+def _ranks(count: int, kind: str = "") -> str:
+    return f"{count} {kind}rank{'s' * (count != 1)}"

@@ -1,8 +1,8 @@
 """Seconds of a step and the share of them that each cause takes; MFU.
 
-MFU counts 6 FLOPs a parameter of the matrix products and token, and causal attention once: 6 · layers · d_model · seq_len
-a token. Collectives of tensor and context parallelism are waited for; pipeline sends and FSDP's collectives run beside
-computation and only what does not fit beside it is waited for (Llama 3, section 3.3.2).
+MFU counts the FLOPs that training's own counts (`model/flops.py`). Collectives of tensor and context parallelism are waited
+for; pipeline sends and FSDP's collectives run beside computation and only what does not fit beside it is waited for (Llama
+3, section 3.3.2).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from l3_platform.model.config import ModelConfig
+from l3_platform.model.flops import flops_a_token
 from l3_platform.planner.cluster import H100, Cluster, Shares
 from l3_platform.planner.layout import Layout, Step, stage_layers
 
@@ -100,12 +101,6 @@ def pace(config: ModelConfig, layout: Layout, step: Step, shares: Shares, cluste
         model_flops=step.batch_tokens * flops_a_token(c, step.seq_len),
         peak_flops=layout.gpus * rate,
     )
-
-
-def flops_a_token(config: ModelConfig, seq_len: int) -> float:
-    """Of training, in the convention above. The input embedding is a look-up and counts nothing."""
-    c = config
-    return 6.0 * (c.layers * _block_matrices(c) + c.vocab_size * c.d_model + c.layers * c.d_model * seq_len)
 
 
 def _exposed(seconds: float, units: int, window: float) -> float:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from l3_platform.model.config import ModelConfig, parameters, presets
+from l3_platform.model.preset import preset
 from l3_platform.planner.calibration import Observed, fitted, leave_one_out, predicted
 from l3_platform.planner.layout import Layout, PlanError, Step
 from l3_platform.planner.search import Candidate, Plan, describe, search
@@ -16,20 +17,22 @@ _HEADER = "    TP  CP  PP    DP   V rows    M kept          MFU     step   memor
 
 
 def plan(settings: Settings, gpus: int = 0, seq_len: int = 0) -> Plan:
-    """Of the last stage of a profile's ramp; zeros: the GPUs and the length that the profile has. Raises PlanError."""
+    """Of the last stage of a profile's ramp; zeros: the GPUs and the length that the profile has.
+
+    Raises PlanError, or SettingsError for an unknown preset.
+    """
     last = settings.train.ramp[-1]
     step = Step(seq_len or last.seq_len, last.batch_tokens)
     return search(_model(settings), step, gpus or settings.train.nodes * settings.train.processes_per_node, fitted())
 
 
 def _model(settings: Settings) -> ModelConfig:
-    name = settings.model.preset
-    if name not in presets:
+    if not settings.model.preset:
         raise PlanError(
-            f"profile {settings.profile} leaves the model's shape to the scaling law (model.preset is {name!r}); "
+            f"profile {settings.profile} leaves the model's shape to the scaling law (model.preset is empty); "
             f"name one of {', '.join(presets)} with --set model.preset=NAME"
         )
-    return dataclasses.replace(presets[name], vocab_size=settings.tokenizer.vocab_size)
+    return preset(settings, settings.tokenizer.vocab_size)
 
 
 def as_text(found: Plan) -> str:

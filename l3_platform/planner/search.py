@@ -44,8 +44,8 @@ def search(config: ModelConfig, step: Step, gpus: int, shares: Shares, cluster: 
     ]
     if not tried:
         raise PlanError(
-            f"no mesh of {gpus:,} GPUs can cut {step.sequences:,} sequences of {step.seq_len:,} tokens evenly; "
-            "take another number of GPUs (powers of two always can) or another batch"
+            f"no mesh of {gpus:,} GPUs can cut {step.sequences:,} sequences of {step.seq_len:,} "
+            f"token{'s' * (step.seq_len > 1)} evenly; take another number of GPUs, another batch, or longer sequences"
         )
     tried.sort(key=lambda candidate: (candidate.pace.seconds, candidate.memory.peak))
     fitting = [candidate for candidate in tried if candidate.memory.peak <= cluster.memory]

@@ -57,7 +57,7 @@ def doremi_weights(job: TrainJob) -> dict[str, float]:
         weights = ascend(weights, excess)
         nats = (loss.mean(dim=1) * _row_weights(weights, domain).to(loss)).sum()
         nats.backward()
-        norm = clip_gradients(proxy, scale=1.0, max_norm=job.gradient_clip).item()
+        norm = clip_gradients(proxy, scale=1.0, max_norm=job.gradient_clip)
         if not (math.isfinite(nats.item()) and math.isfinite(norm)):
             raise TrainingError(f"DoReMi, step {step.index + 1}: loss {nats.item()}, gradient norm {norm}")
         rate = learning_rate(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 
 from pydantic import BaseModel, ConfigDict
 
-from l3_platform.model.config import ModelConfig, parameters, presets, shape_for
+from l3_platform.model.config import ModelConfig, parameters, shape_for
+from l3_platform.model.preset import preset
 from l3_platform.scaling.laws import ScalingLaw
 from l3_platform.scaling.surface import LossSurface
 from l3_platform.settings import Settings, SettingsError, Stage
@@ -59,7 +59,7 @@ def training_plan(
     """
     budget = settings.train.budget_flops
     optimal_tokens, optimal_parameters = law.at(budget)
-    model = _preset(settings, vocab_size) if settings.model.preset else _nearest(optimal_parameters, settings, vocab_size)
+    model = preset(settings, vocab_size) if settings.model.preset else _nearest(optimal_parameters, settings, vocab_size)
     count = parameters(model)
     sequence = max(stage.seq_len for stage in settings.train.ramp)
     total_tokens = int(budget / (6.0 * count)) // sequence * sequence
@@ -90,15 +90,6 @@ def training_plan(
         predicted_loss=_predicted(surface, count, total_tokens),
     )
     return plan.model_copy(update={"notes": tuple(_notes(plan, law, settings))})
-
-
-def _preset(settings: Settings, vocab_size: int) -> ModelConfig:
-    name = settings.model.preset
-    if name not in presets:
-        near = difflib.get_close_matches(name, presets, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(presets)}"
-        raise SettingsError(f"setting model.preset: there is no preset {name!r}; {hint}")
-    return dataclasses.replace(presets[name], vocab_size=vocab_size)
 
 
 def _nearest(target: float, settings: Settings, vocab_size: int) -> ModelConfig:

@@ -23,11 +23,12 @@ from l3_platform.settings.launchers import Hosts, Kubernetes, Slurm
 from l3_platform.settings.mix import Candidate, DataValue, Mix, MixChange, Mixture, Tokenizer
 from l3_platform.settings.operations import Engine, Mlflow, Retention, Store
 from l3_platform.settings.profile import PROFILES, home, load
-from l3_platform.settings.section import Section, SettingsError, nearest
+from l3_platform.settings.section import Section, SettingsError, first_mistake, nearest
 from l3_platform.settings.training import (
     ActivationCheckpointing,
     Anneal,
     AttentionKernel,
+    Beta,
     Evaluate,
     LongContext,
     LongStage,
@@ -37,6 +38,7 @@ from l3_platform.settings.training import (
     Scaling,
     Stage,
     Train,
+    check_ramp,
 )
 from l3_platform.settings.tree import Settings
 
@@ -46,6 +48,7 @@ __all__ = [
     "Anneal",
     "Annotator",
     "AttentionKernel",
+    "Beta",
     "Candidate",
     "Classifier",
     "Crawl",
@@ -83,6 +86,8 @@ __all__ = [
     "Tokenizer",
     "Train",
     "UrlPolicy",
+    "check_ramp",
+    "first_mistake",
     "home",
     "load",
     "nearest",

@@ -10,8 +10,8 @@ from l3_platform.settings.section import Section
 
 
 class Tokenizer(Section):
-    vocab_size: int = Field(default=2048, description="including the 256 special tokens (Llama 3: 128,256)")
-    sample_bytes: int = Field(default=16 << 20, description="text that the BPE is trained on, bytes")
+    vocab_size: int = Field(default=2048, ge=512, description="including 256 bytes and the 256 special tokens (Llama 3: 128,256)")
+    sample_bytes: int = Field(default=16 << 20, ge=1, description="text that the BPE is trained on, bytes")
 
 
 class MixChange(Section):

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from l3_platform.settings.section import Section, SettingsError, nearest
+from l3_platform.settings.section import Section, SettingsError, first_mistake, nearest
 from l3_platform.settings.tree import Settings
 
 PROFILES = Path(__file__).parents[1] / "profiles"
@@ -35,9 +35,7 @@ def load(profile: str = "demo", overrides: Sequence[str] | Mapping[str, Any] = (
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"setting {where}: {first['msg'].lower()} (got {first['input']!r})") from None
+        raise SettingsError(first_mistake(error, Settings)) from None
 
 
 def _split(item: str) -> tuple[str, str]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from l3_platform.lifeline import die_with_parent
+from l3_platform.train.branch import read_origin
 from l3_platform.train.job import TrainingError, TrainingStopped, TrainJob, write_text
 
 EXIT_STOPPED = 143  # 0x8F: 128 + SIGTERM
@@ -39,7 +42,7 @@ def main() -> int:
 
     first = os.environ.get("RANK", "0") == "0"
     try:
-        result = train(job, _print_row, request.seconds_ago)
+        result = train(job, _printer(job), request.seconds_ago)
     except TrainingStopped as stopped:
         return _end(job, "stopped", str(stopped), EXIT_STOPPED) if first else EXIT_STOPPED
     except (TrainingError, Locked, ValueError, FileNotFoundError) as error:
@@ -73,11 +76,33 @@ def _log_to_own_file() -> None:
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _print_row(row: dict[str, float]) -> None:
-    print(
-        f"step {row['step']:>7,}  tokens {row['tokens']:>13,}  loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  "
-        f"norm {row['grad_norm']:.3f}  {row['tokens_per_second']:,.0f} tokens/s"
-    )
+def _printer(job: TrainJob) -> Callable[[dict[str, float]], None]:
+    """Prints a row, with how far the run has come: a branch's tokens and share count from its parent's start, as its rows do.
+
+    The time left is by the pace since the first row, which compiling and loading make no measure of the others.
+    """
+    from l3_platform.train.data_order import whole_units
+
+    start = read_origin(job.branch_from).position.tokens if job.branch_from else 0
+    total = whole_units(job.ramp, job.total_tokens, start)
+    first: dict[str, float] = {}
+
+    def show(row: dict[str, float]) -> None:
+        seconds, tokens = (row[name] - first.setdefault(name, row[name]) for name in ("time", "tokens"))
+        left = f", {_span((total - row['tokens']) / tokens * seconds)} left" if tokens > 0 else ""
+        print(
+            f"step {row['step']:>7,}  tokens {row['tokens']:>13,} of {total:,} ({100 * row['tokens'] // total:.0f} %)  "
+            f"loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  norm {row['grad_norm']:.3f}  "
+            f"{row['tokens_per_second']:,.0f} tokens/s{left}"
+        )
+
+    return show
+
+
+def _span(seconds: float) -> str:
+    """In the unit in which a person would say it."""
+    limits = (120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h"), (math.inf, 86_400, "days")
+    return next(f"{seconds / size:.0f} {unit}" for below, size, unit in limits if seconds < below)
 
 
 def _end(job: TrainJob, state: str, message: str, code: int) -> int:

@@ -150,6 +150,8 @@ class Checkpoints:
         target = self.folder / f"step-{position.step:08d}"
         partial = target.with_name(target.name + ".partial")
         try:
+            if self.ranks.device.type == "cuda":
+                torch.cuda.set_device(self.ranks.device)  # a new thread's is GPU 0, on which DCP would open a context
             save(dict(state), checkpoint_id=str(partial), process_group=self._group, no_dist=self.ranks.size == 1)
             files = self._digests(partial)
             if self.ranks.first:
@@ -164,7 +166,10 @@ class Checkpoints:
                 shutil.rmtree(target, ignore_errors=True)  # a damaged one that was passed over
                 os.replace(partial, target)
                 _sync_folder(self.folder)
-                kept = {target, *regular(self.folder)[: self._keep]}
+                # During a stretch of bad steps, what is from before it stays, too: a rollback can go nowhere else.
+                found, begun = regular(self.folder), position.step - position.memory.in_a_row
+                inside = [old for old in found if step_of(old) > begun]
+                kept = {target, *inside, *found[len(inside) :][: self._keep]}
                 for old in complete(self.folder):
                     if old not in kept:
                         shutil.rmtree(old)

@@ -157,12 +157,13 @@ class DataOrder:
         """
         if domain not in self._keys:
             return []
-        size, before = self._sizes[domain], self._before.get(domain, 0)
+        size = self._sizes[domain]
+        begins = -(-self._before.get(domain, 0) // self.unit) * self.unit  # on the ring; the next whole window of this unit
         read = self._interleave.before(-(-(total_tokens - self.start) // self.unit))[domain] * self.unit
-        begun = before // size
+        begun = begins // size
         found = []
-        for epoch in range(begun, max(begun + (2 if before % size else 1), -(-read // size))):
-            at = epoch * self._sizes[domain] + start
+        for epoch in range(begun, max(begun + (2 if begins % size else 1), -(-read // size))):
+            at = epoch * size + start
             for window in range(at // self.unit, (at + tokens - 1) // self.unit + 1):
                 first = max(at, window * self.unit)
                 piece = Piece(domain, first, min(at + tokens, (window + 1) * self.unit) - first)

@@ -9,12 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from l3_platform.model.config import ModelConfig
 from l3_platform.parallel.mesh import Mesh, mesh_for
 from l3_platform.parallel.schedule import PipelineSchedule
-from l3_platform.settings import ActivationCheckpointing, AttentionKernel, Precision, Stage, home
+from l3_platform.settings import (
+    ActivationCheckpointing,
+    AttentionKernel,
+    Beta,
+    Precision,
+    SettingsError,
+    Stage,
+    check_ramp,
+    first_mistake,
+    home,
+)
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train.branch import read_origin
 from l3_platform.train.interleave import Mixture
@@ -59,7 +69,7 @@ class TrainJob(BaseModel):
     total_tokens: int = Field(
         ge=1, description="those before a branch included; rounded down to whole sequences of the longest length"
     )
-    ramp: tuple[Stage, ...] = Field(min_length=1)
+    ramp: tuple[Stage, ...]
     schedule: Schedule = "cosine"
     decay_tokens: int = Field(0, ge=0, description="wsd: of the fall at the end; 0: stable to the end")
     horizon_tokens: int = Field(0, ge=0, description="cosine: at which it reaches its floor; 0: at total_tokens")
@@ -70,8 +80,8 @@ class TrainJob(BaseModel):
     learning_rate: float = Field(gt=0)
     min_learning_rate_ratio: float = Field(0.01, ge=0, le=1)
     warmup_tokens: int = Field(0, ge=0)
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     epsilon: float = 1e-8
     gradient_clip: float = Field(1.0, gt=0)
 
@@ -80,7 +90,7 @@ class TrainJob(BaseModel):
     )
     spike_window: int = Field(64, ge=2, description="steps that a step is compared with")
     max_skipped_steps: int = Field(0, ge=0, description="in a row, before a rollback; 0: none, what is not finite ends the run")
-    max_rollbacks: int = Field(0, ge=0, description="of the whole run")
+    max_rollbacks: int = Field(0, ge=0, description="of this run, a branch's parents not counted")
     hang_seconds: float = Field(0.0, ge=0, description="without a finished step, after which a rank ends itself; 0: never")
 
     precision: Precision = "fp32"
@@ -107,15 +117,18 @@ class TrainJob(BaseModel):
     threads: int = Field(1, ge=1, description="CPU threads a rank")
     mlflow_tracking_uri: str = Field("", description="empty: MLflow is not imported")
     mlflow_run_id: str = ""
-    shutdown_seconds: float = Field(8.0, description="between the request to stop and KILL; a checkpoint must fit in it")
-    peak_flops: float = Field(0.0, description="of one device, FLOPs a second, for MFU; 0: MFU is not reported")
+    shutdown_seconds: float = Field(8.0, ge=0, description="between the request to stop and KILL; a checkpoint must fit in it")
+    peak_flops: float = Field(0.0, ge=0, description="of one device, FLOPs a second, for MFU; 0: MFU is not reported")
     tokenizer: str = Field("", description="path of the tokenizer.json that the final model's folder gets; empty: none")
 
     @classmethod
     def from_settings(cls, settings: TrainSettings, **rest: Any) -> TrainJob:
-        """A job with the recipe of the settings; `rest` are the other fields, and wins."""
+        """A job with the recipe of the settings; `rest` are the other fields, and wins. Raises SettingsError."""
         shared = {name: getattr(settings, name) for name in TrainSettings.model_fields if name in cls.model_fields}
-        return cls(**(shared | rest))
+        try:
+            return cls(**(shared | rest))
+        except ValidationError as error:
+            raise SettingsError(first_mistake(error, cls, "train.")) from None
 
     @classmethod
     def read(cls, path: str | Path) -> TrainJob:
@@ -197,6 +210,12 @@ class TrainJob(BaseModel):
             del identity["horizon_tokens"]
         return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
 
+    @field_validator("ramp")
+    @classmethod
+    def _trainable(cls, ramp: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        check_ramp(ramp)
+        return ramp
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _check_mixtures(self.mixtures, self.data)
@@ -209,7 +228,9 @@ class TrainJob(BaseModel):
                 f"horizon_tokens {self.horizon_tokens} is below total_tokens {self.total_tokens}, and after it the rate would rise "
                 "again; raise it, or set it to 0"
             )
-        _check_ramp(self.ramp, self.total_tokens)
+        longest = max(stage.seq_len for stage in self.ramp)
+        if self.total_tokens < longest:
+            raise ValueError(f"total_tokens {self.total_tokens} is less than one sequence of {longest} tokens")
         return self
 
 
@@ -298,20 +319,3 @@ def _check_mixtures(mixtures: tuple[Mixture, ...], data: Mapping[str, tuple[str,
                 raise ValueError(f"shares: {domain} has the negative weight {share}")
             if share > 0 and not data.get(domain):
                 raise ValueError(f"data: domain {domain!r} has weight {share} but no token files; known: {sorted(data)}")
-
-
-def _check_ramp(ramp: tuple[Stage, ...], total_tokens: int) -> None:
-    unit = max(stage.seq_len for stage in ramp)
-    starts = [stage.from_tokens for stage in ramp]
-    if starts[0] != 0 or starts != sorted(set(starts)):
-        raise ValueError(f"ramp: from_tokens must begin at 0 and increase (got {starts})")
-    for stage in ramp:
-        if unit % stage.seq_len:
-            raise ValueError(f"ramp: seq_len {stage.seq_len} must divide the longest, {unit}, so that no token is split off")
-        if stage.batch_tokens % unit or stage.batch_tokens < unit:
-            raise ValueError(
-                f"ramp: batch_tokens {stage.batch_tokens} at {stage.from_tokens} tokens must be a multiple of the "
-                f"longest seq_len, {unit}"
-            )
-    if total_tokens < unit:
-        raise ValueError(f"total_tokens {total_tokens} is less than one sequence of {unit} tokens")

@@ -34,7 +34,7 @@ from l3_platform.train.job import RESULT_FILE, TrainingError, TrainingStopped, T
 from l3_platform.train.ledger import Ledger, rewind
 from l3_platform.train.meter import Meter
 from l3_platform.train.metrics import Metrics
-from l3_platform.train.optimizer import AdamW, clip_gradients
+from l3_platform.train.optimizer import AdamW, gradient_norm, scale_gradients
 from l3_platform.train.probes import choice_nats, read_probes
 from l3_platform.train.ranks import Ranks, ranks
 from l3_platform.train.rollback import roll_back
@@ -109,10 +109,16 @@ class _Run:
         self.job, self.here = job, here
         self.fingerprint = fingerprint
         self.bos_id = job.bos_id if job.document_mask else None
+        self._seq_len = 0  # of the newest step
         self.unit = max(stage.seq_len for stage in job.ramp)
         self.parameters = parameters(job.model)
         self.start = read_origin(job.branch_from).position if job.branch_from else Position()
         self.total_tokens = whole_units(job.ramp, job.total_tokens, self.start.tokens)
+        if job.branch_from and self.total_tokens <= self.start.tokens:
+            raise TrainingError(
+                f"{job.folder}: the job ends at {job.total_tokens:,} tokens, in whole sequences of {self.unit}, where its parent "
+                f"had come to {self.start.tokens:,} already; give it more"
+            )
         self.plans = plans_of(job, fingerprint)
         self.order = self.plans[-1].order()
         self.streams = {domain: TokenStream(job.data[domain]) for domain in self.order.domains}
@@ -161,6 +167,9 @@ class _Run:
                 min_ratio=job.min_learning_rate_ratio, warmup_tokens=job.warmup_tokens, total_tokens=self.total_tokens,
                 decay_tokens=job.decay_tokens, horizon_tokens=job.horizon_tokens, branched_at=self.start.tokens,
             )  # fmt: skip
+            if job.compile and self._seq_len != step.seq_len:
+                torch._dynamo.reset()  # else all kernels behind the ramp's step would be of any length, which are slower
+            self._seq_len = step.seq_len
             before = self.position
             loss, norm, stop = self._step(step, rate, stop_requested() is not None)
             if self.metrics and (self.position.step % job.log_every_steps == 0 or step.end == self.total_tokens):
@@ -291,16 +300,18 @@ class _Run:
         with self.meter.waiting_for("data"):
             inputs, targets = self._batch(step)
         rows = max(1, self.job.micro_batch_tokens // step.seq_len) if self.job.micro_batch_tokens else 0
-        facts = torch.zeros(3, dtype=torch.float64, device=self.here.device)  # nats, requests to stop, ranks whose memory grew
+        # Nats, requests to stop, ranks whose memory grew, and the norm, rank 0's: that of others may differ in its last bit.
+        facts = torch.zeros(4, dtype=torch.float64, device=self.here.device)
         facts[0] = self.model.forward_backward(inputs, targets, self.bos_id, rows)
         facts[1], facts[2] = float(stopping), float(self.meter.memory_grew())
-        self.here.sum(facts)
-        norm = clip_gradients(self.model.module, 1.0 / step.tokens, self.job.gradient_clip, self.model.pipeline).item()
-        nats, requests, grown = facts.tolist()
+        norm = gradient_norm(self.model.module, 1.0 / step.tokens, self.model.pipeline)
+        facts[3] = norm if self.here.first else 0.0
+        nats, requests, grown, norm = self.here.sum(facts).tolist()
+        scale_gradients(self.model.module, 1.0 / step.tokens, norm, self.job.gradient_clip)
         loss = nats / step.tokens
         if grown:
             self.meter.compare_memory(self.here)
-        verdict, memory = judge(self.position.memory, self.job, step, loss, norm)
+        verdict, memory = judge(self.position.memory, self.job, step, loss, norm, self.start.memory.rollbacks)
         if verdict == "take":
             self.optimizer.step(rate)
         for parameter in self.model.module.parameters():
@@ -322,7 +333,8 @@ class _Run:
 
     def _roll_back(self, step: Step, memory: Memory, verdict: Verdict, said: str) -> None:
         state = self._state(Position())
-        saved, self.position = roll_back(self.checkpoints, state, memory, step, verdict, said)
+        origin = (Path(self.job.branch_from), self.start) if self.job.branch_from else None
+        saved, self.position = roll_back(self.checkpoints, state, memory, step, verdict, said, origin)
         torch.set_rng_state(state["rng"])
         self.optimizer.steps_taken = saved.updates
         self.meter.rolled_back_to(saved.step)

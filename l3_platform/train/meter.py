@@ -11,8 +11,8 @@ from typing import Literal
 
 import torch
 
+from l3_platform.model.flops import flops_a_token
 from l3_platform.train.data_order import Step
-from l3_platform.train.flops import flops_a_token
 from l3_platform.train.job import TrainJob
 from l3_platform.train.ranks import Ranks
 

@@ -64,20 +64,36 @@ class AdamW:
         return {"averages": self.averages, "squares": self.squares}
 
 
+def clip_gradients(model: nn.Module, scale: float, max_norm: float, pipeline: Any = None) -> float:
+    """Multiplies all gradients by `scale`, then cuts their norm over all ranks to `max_norm`; returns the norm before the cut."""
+    norm = gradient_norm(model, scale, pipeline).item()
+    scale_gradients(model, scale, norm, max_norm)
+    return norm
+
+
 @torch.no_grad()
-def clip_gradients(model: nn.Module, scale: float, max_norm: float, pipeline: Any = None) -> Tensor:
-    """Multiplies all gradients by `scale`, then cuts their norm over all ranks to `max_norm`; returns the norm before
-    the cut, 0-dim. Ranks of the group `pipeline` hold different parameters."""
+def gradient_norm(model: nn.Module, scale: float, pipeline: Any = None) -> Tensor:
+    """Of all gradients times `scale`, over all ranks; 0-dim. Ranks of the group `pipeline` hold different parameters.
+
+    Ranks add up in groups of their own, and may come to different last bits: whoever trains on several takes that of one.
+    """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    pieces = [local(g) for g in gradients]
-    squares = [norm.float() ** 2 for norm in torch._foreach_norm(pieces)]
+    squares = [norm.float() ** 2 for norm in torch._foreach_norm([local(g) for g in gradients])]
     groups = [_groups_that_share(g) for g in gradients]
     total = torch.stack([_sum(squares, groups, same) for same in dict.fromkeys(groups)]).sum()
     if pipeline is not None:
         torch.distributed.all_reduce(total, group=pipeline)
-    norm = total.sqrt() * scale
-    torch._foreach_mul_(pieces, scale * (max_norm / (norm + 1e-6)).clamp(max=1.0))
-    return norm
+    return total.sqrt() * scale
+
+
+@torch.no_grad()
+def scale_gradients(model: nn.Module, scale: float, norm: float, max_norm: float) -> None:
+    """Multiplies all gradients by `scale`, and by less where their `norm` is then above `max_norm`.
+
+    `norm` must be the same to the last bit on all ranks: else replicas of a weight drift apart.
+    """
+    pieces = [local(p.grad) for p in model.parameters() if p.grad is not None]
+    torch._foreach_mul_(pieces, scale * min(1.0, max_norm / (norm + 1e-6)))
 
 
 def _groups_that_share(gradient: Tensor) -> tuple[Any, ...]:

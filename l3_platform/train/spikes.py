@@ -9,8 +9,10 @@ whole batch, equal on all ranks, and of `Memory`, which is in every checkpoint: 
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,9 +34,9 @@ _LEAST_LOG_NORM_SIGMA = math.log(1.3)  # at a z-score of 8, at least eight times
 class Memory:
     """What the next decision depends on, and what was decided before.
 
-    `losses`, `norms`: of the newest taken steps of one shape (tokens, seq_len, mixture), at most `spike_window`.
+    `losses`, `norms`: of the newest taken steps of one shape (tokens, seq_len, digest of the shares), at most `spike_window`.
     `skipped`: ranges of tokens that were consumed and did not reach the weights, ascending, neighbours joined.
-    `rolled_back_to`: step of the checkpoint that the newest rollback took; -1: none.
+    `rolled_back_to`: updates behind the weights that the newest rollback took; -1: none.
     """
 
     losses: tuple[float, ...] = ()
@@ -58,13 +60,15 @@ class Memory:
         return cls(**(dict(plain) | {"losses": losses, "norms": norms, "shape": shape, "skipped": skipped}))
 
 
-def judge(memory: Memory, job: TrainJob, step: Step, loss: float, norm: float) -> tuple[Verdict, Memory]:
+def judge(
+    memory: Memory, job: TrainJob, step: Step, loss: float, norm: float, earlier_rollbacks: int = 0
+) -> tuple[Verdict, Memory]:
     """Whether a step's gradients may reach the weights, and the memory after it. `norm` is that before clipping.
 
     With `max_skipped_steps` 0 nothing is skipped: what is not finite gives up at once, and no spike is looked for.
+    `earlier_rollbacks` of the memory are the parents' of a branch.
     """
-    mixture = sum(one.from_tokens <= step.start for one in job.mix_changes)
-    shape = (step.tokens, step.seq_len, mixture)
+    shape = shape_of(job, step)
     if shape != memory.shape:  # another batch has another noise, another mixture another loss: neither is a spike
         memory = replace(memory, losses=(), norms=(), shape=shape)
     finite = math.isfinite(loss) and math.isfinite(norm)
@@ -77,7 +81,14 @@ def judge(memory: Memory, job: TrainJob, step: Step, loss: float, norm: float) -
         )
     if memory.in_a_row < job.max_skipped_steps:
         return "skip", _with_skipped(memory, step.start, step.end, steps=1, in_a_row=memory.in_a_row + 1)
-    return ("roll back" if job.max_skipped_steps and memory.rollbacks < job.max_rollbacks else "give up"), memory
+    may = job.max_skipped_steps and memory.rollbacks - earlier_rollbacks < job.max_rollbacks
+    return ("roll back" if may else "give up"), memory
+
+
+def shape_of(job: TrainJob, step: Step) -> tuple[int, ...]:
+    """Steps of one shape may be compared by their losses. Other shares have another level, be they a branch's or a change's."""
+    (*_, held) = (mixture for mixture in job.mixtures if mixture.from_tokens <= step.start)
+    return step.tokens, step.seq_len, zlib.crc32(json.dumps(held.proportions).encode())
 
 
 def robust_z(value: float, window: Sequence[float], least_sigma: float) -> float:
@@ -90,12 +101,12 @@ def robust_z(value: float, window: Sequence[float], least_sigma: float) -> float
     return (value - middle) / max(sigma, least_sigma)
 
 
-def checkpoint_for(memory: Memory, step: Step, steps: Sequence[int]) -> int | None:
-    """The step of the checkpoint to go back to from `step`, out of those there are: the newest from before the stretch,
-    and one further back when the last rollback took that and no other was written since. None where there is none."""
-    before = sorted(found for found in steps if found <= step.index - memory.in_a_row)
-    further = [found for found in before if found < memory.rolled_back_to or before[-1] != memory.rolled_back_to]
-    return further[-1] if further else before[-1] if before else None
+def checkpoint_for(memory: Memory, step: Step, there: Iterable[tuple[int, int]]) -> int | None:
+    """The step of the checkpoint to go back to from `step`, out of those there are, (step, updates) of each: the newest from
+    before the stretch, and one further back when the last rollback took its weights. None where there is none."""
+    before = sorted(one for one in there if one[0] <= step.index - memory.in_a_row)
+    other = [one for one in before if one[1] < memory.rolled_back_to or before[-1][1] != memory.rolled_back_to]
+    return (other or before)[-1][0] if before else None
 
 
 def after_rollback(memory: Memory, saved: Memory, checkpoint: tuple[int, int], step: Step) -> Memory:
@@ -104,7 +115,8 @@ def after_rollback(memory: Memory, saved: Memory, checkpoint: tuple[int, int], s
     The window starts afresh: where the level has truly changed, as with another mix of data, it is accepted.
     """
     steps, tokens = checkpoint
-    kept = replace(saved, losses=(), norms=(), rollbacks=memory.rollbacks + 1, rolled_back_to=steps)
+    updates = steps - saved.skipped_steps
+    kept = replace(saved, losses=(), norms=(), rollbacks=memory.rollbacks + 1, rolled_back_to=updates)
     return _with_skipped(kept, tokens, step.end, steps=step.index + 1 - steps, in_a_row=0)
 
 

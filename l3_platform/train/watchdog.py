@@ -1,9 +1,10 @@
 """A rank that hangs says where, and ends, so that the job can be started again instead of waiting for ever.
 
 When no step has finished for so long, each rank that can still run writes into the log folder of the attempt:
-`hang-00001.txt`, the Python stacks of all its threads, and `flight-00001.json`, the last collectives as torch's flight
-recorder saw them (NCCL, and gloo since torch 2.10). Then it ends with `EXIT_HUNG`. A rank that leaves none is the one that
-the others waited for. If the interpreter itself is stuck, with its lock held, faulthandler's own thread does the same.
+`hang-00001.txt`, the Python stacks of all its threads, and the last collectives as torch's flight recorders saw them, of
+which NCCL and gloo (since torch 2.10) have one each: `flight-nccl-00001.json`, `flight-gloo-00001.json`. Then it ends with
+`EXIT_HUNG`. A rank that leaves none is the one that the others waited for. If the interpreter itself is stuck, with its
+lock held, faulthandler's own thread does the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from types import TracebackType
 
 EXIT_HUNG = 86
 DUMP = "hang-{rank:05d}.txt"
-FLIGHT = "flight-{rank:05d}.json"
+FLIGHT = "flight-{of}-{rank:05d}.json"
+_RECORDERS = {"nccl": "_dump_nccl_trace_json", "gloo": "_dump_fr_trace_json"}
 
 # Between a rank's dump and its end: when one ends, the collectives of the others fail, and they would dump no more.
 _GRACE = 2.0
@@ -30,7 +32,6 @@ _LAST_RESORT = 10.0
 def record_flight(entries: int = 2000) -> None:
     """Turns torch's flight recorder on; call it before a process group is made."""
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(entries))
-    os.environ.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", str(entries))  # its name up to torch 2.8
 
 
 class Watchdog:
@@ -89,15 +90,16 @@ class Watchdog:
         print(said, file=self._file, flush=True)
         faulthandler.dump_traceback(self._file, all_threads=True)
         self._file.flush()
-        if flight := _flight():
-            (self._folder / FLIGHT.format(rank=self._rank)).write_bytes(flight)
+        for of, flight in flights().items():
+            (self._folder / FLIGHT.format(of=of, rank=self._rank)).write_bytes(flight)
 
 
-def _flight() -> bytes:
-    """The flight recorder's JSON; empty where torch has none for this build, or no collective has run."""
+def flights() -> dict[str, bytes]:
+    """JSON of each flight recorder that this build of torch has and that has recorded anything, by what it records."""
     distributed = sys.modules.get("torch._C._distributed_c10d")
-    for name in ("_dump_fr_trace_json", "_dump_nccl_trace_json"):
+    found = {}
+    for of, name in _RECORDERS.items():
         if dump := getattr(distributed, name, None):
             with contextlib.suppress(RuntimeError):
-                return dump()
-    return b""
+                found[of] = dump()
+    return {of: flight for of, flight in found.items() if flight}

@@ -5,15 +5,18 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from l3_platform.launch.causes import Cause
 from l3_platform.launch.effective_time import PARTS, STEPS, EffectiveTime, Span
 from l3_platform.launch.interruptions import Interruption
+from l3_platform.lineage import EVERYTHING
 from l3_platform.orchestration.card import markdown
-from l3_platform.orchestration.report import Report, as_json, show
+from l3_platform.orchestration.report import AssetReport, Report, _unfinished, as_json, show
 from l3_platform.orchestration.training_card import NOTE, training_card
+from l3_platform.store import MissingDataset
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -81,6 +84,39 @@ def test_the_report_prints_evidence_as_it_is_even_where_it_looks_like_markup() -
     assert "90.0%" in printed and "network switch or cable" in printed.replace("\n", " ") and "[/gloo" in printed
     assert re.search(r"1,000 +125 +– ", printed)  # no MFU without `train.peak_flops`
     assert json.loads(as_json(told_of))["training"]["pretrained"]["pretrained-0123"]["share"] == 0.9
+
+
+def test_the_report_says_how_far_an_unfinished_training_has_come() -> None:
+    words = "step 27, 3,456 of 38,400 tokens; newest checkpoint step-00000020; last interrupted by [network]"
+    told_of = Report(
+        profile="demo", source="demo", snapshots=[], data="", checks=[], losses=[], links={}, training={},
+        assets=[AssetReport("pretrained", materialized=False, unfinished=words), AssetReport("annealed", materialized=False)],
+    )  # fmt: skip
+    out = io.StringIO()
+    show(told_of, out)
+    printed = out.getvalue()
+    assert f"pretrained: not finished: {words} 0 of 2 assets materialized" in " ".join(printed.split())
+    assert re.search(r"pretrained +not finished", printed) and re.search(r"annealed +not materialized", printed)
+
+
+def test_a_training_that_has_begun_is_found_by_the_identity_of_its_dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("L3_HOME", str(tmp_path))
+
+    class Begun:
+        def partitions(self, stage: str) -> list[str]:
+            return ["demo-1"] if stage == "documents" else [EVERYTHING]
+
+        def fingerprint(self, stage: str) -> str:
+            if stage == "annealed":
+                raise MissingDataset("pretrained")
+            return "0123"
+
+    catalog: Any = Begun()
+    job = tmp_path / "checkpoints" / "pretrained-0123" / "job.json"
+    job.parent.mkdir(parents=True)
+    job.write_text("{}")
+    assert _unfinished(catalog, "pretrained") == "no step yet; no checkpoint"
+    assert _unfinished(catalog, "annealed") == _unfinished(catalog, "documents") == ""
 
 
 def test_a_training_without_a_record_adds_nothing_to_its_card(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def run(world: World, select: str) -> list[str]:
     return done.stdout.split("L3 report")[0].splitlines()[:-1]
 
 
+@pytest.mark.exhaustive
 def test_another_home_and_one_worker_give_the_same_bytes(curated, tmp_path):
     other = with_settings(curated, tmp_path / "home", "engine.workers=1")
     run(other, "*training_plan")

@@ -6,6 +6,7 @@ from l3_platform.launch.causes import PAPER_COUNTS, Cause, classify
 
 PEER = "RuntimeError: [gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:38311"
 TRACEBACK = "Traceback (most recent call last):"
+OF_TORCH = "[W1128 21:12:34.380464240 Utils.hpp:137] Warning: Environment variable is deprecated (function operator())"
 FRAME = '  File "loop.py", line 223, in _step'
 
 
@@ -38,6 +39,10 @@ def test_the_counts_of_the_table_are_those_of_the_paper() -> None:
         ("rank", "[rank4]: [Rank 4] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=1580, OpType=ALLREDUCE, "
          "Timeout(ms)=600000) ran for 600067 milliseconds before timing out.", Cause.NCCL_WATCHDOG_TIMEOUT),
         ("rank", PEER, Cause.NETWORK),
+        ("agent", "ssh: Could not resolve hostname a: Name or service not known", Cause.DEPENDENCY),
+        ("agent", "l3@far-1: Permission denied (publickey,password).", Cause.DEPENDENCY),
+        ("agent", "Host key verification failed.", Cause.DEPENDENCY),
+        ("agent", "ssh: connect to host far-1 port 22: Connection refused", Cause.NETWORK),
         ("rank", "NCCL WARN NET/IB : Got completion with status 12 IBV_WC_RETRY_EXC_ERR error", Cause.NETWORK),
         ("slurm", "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-21T17:00:00 DUE TO TIME LIMIT ***", Cause.TIME_LIMIT),
         ("slurm", "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-21T17:00:00 DUE TO PREEMPTION ***", Cause.PREEMPTION),
@@ -83,6 +88,19 @@ def test_an_agent_that_ended_without_a_word_was_killed_and_is_no_fault_of_the_ne
     assert found.cause is Cause.UNKNOWN and found.evidence.startswith("agent-00001.log: the agent ended without a word")
     cut = classify(other | {"agent-00001.log": [torchrun_says(1)], "rank-00001.log": [TRACEBACK, FRAME, PEER]})
     assert cut.cause is Cause.NETWORK
+
+
+def test_an_agent_that_says_anything_is_not_silent_but_a_warning_of_a_library_says_nothing() -> None:
+    spoke = "this host has no network interface 'ib0' with an IPv4 address; it has eth0, lo"
+    found = classify({"agent-00000.log": [spoke]}, "training was lost")
+    assert found.evidence == f"training was lost; last line of agent-00000.log: {spoke}"
+    warned = ["/site-packages/torch/cuda/__init__.py:61: FutureWarning: pynvml is deprecated", "  import pynvml", OF_TORCH]
+    assert "without a word" in classify({"agent-00000.log": warned}).evidence
+
+
+def test_a_warning_of_a_library_is_no_last_line() -> None:
+    found = classify({"rank-00000.log": ["step 12"], "rank-00001.log": [OF_TORCH]}, "training was lost")
+    assert found.evidence == "training was lost; last line of rank-00000.log: step 12"
 
 
 def test_a_killed_rank_and_a_kernel_short_of_memory_belong_together() -> None:

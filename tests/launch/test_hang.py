@@ -49,7 +49,7 @@ def test_a_stopped_rank_means_stacks_a_relaunch_within_the_limit_and_the_same_lo
     dump = (logs / "hang-00000.txt").read_text()
     assert "rank 0: no step finished within 5 s" in dump
     assert "in _step" in dump and "distributed" in hung_in(dump) and "in " in dump
-    flight = json.loads((logs / "flight-00000.json").read_text())
+    flight = json.loads((logs / "flight-gloo-00000.json").read_text())
     assert flight["entries"][-1]["profiling_name"].startswith("gloo:")
     (row,) = read_interruptions(tmp_path / "run")
     assert row.cause is Cause.NCCL_WATCHDOG_TIMEOUT and "rank 1 left none: look there first" in row.evidence

@@ -11,9 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from l3_platform.launch import launcher_for
+from l3_platform.launch import launcher_for, run_training
+from l3_platform.launch.causes import Cause
+from l3_platform.launch.interruptions import read_interruptions
 from l3_platform.settings import Hosts, SettingsError, Train
-from l3_platform.train import TrainJob
+from l3_platform.train import TrainingError, TrainJob
 from tests.launch.ssh_server import SshServer
 from tests.launch.two_hosts import TwoHosts
 
@@ -131,3 +133,23 @@ def test_ssh_gets_one_line_of_shell_that_means_the_same_there(tmp_path: Path) ->
     words = subprocess.check_output(["sh", "-c", line], text=True).splitlines()
     assert {"L3_NODE=1", "L3_INTERFACE=ib0", "L3_LIFELINE=120.0"} <= set(words)
     assert words[words.index("--rdzv-endpoint") + 1] == "far-1:29400" and words[-1] == str(job_file)
+
+
+SSH_SAYS = {
+    "a": "ssh: Could not resolve hostname a: Name or service not known",
+    "b": "ssh: connect to host b port 22: Connection refused",
+}
+
+
+@pytest.mark.parametrize(("name", "cause", "attempts"), [("a", Cause.DEPENDENCY, 1), ("b", Cause.NETWORK, 2)])
+def test_a_host_to_which_ssh_would_never_come_is_not_tried_again(
+    make_job: MakeJob, tmp_path: Path, on_hosts: Train, name: str, cause: Cause, attempts: int
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho '{SSH_SAYS[name]}' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    job, once = make_job(tmp_path), on_hosts.model_copy(update={"nodes": 1, "max_restarts": 1})
+    with pytest.raises(TrainingError, match=SSH_SAYS[name]):
+        run_training(job, once, Hosts(names=(name,), command=f"{ssh} {{host}} {{command}}"))
+    rows = read_interruptions(job.folder)
+    assert [(row.cause, row.evidence) for row in rows] == [(cause, f"agent-00000.log: {SSH_SAYS[name]}")] * attempts

@@ -99,6 +99,19 @@ def test_an_attempt_that_its_client_was_asked_to_end_is_a_planned_one(
     assert row.cause is Cause.USERS_REQUEST and row.planned
 
 
+class DagsterExecutionInterruptedError(BaseException):
+    """As Dagster's, which this package does not import."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), DagsterExecutionInterruptedError()])
+def test_an_interrupt_is_told_as_what_a_person_did(make_job: MakeJob, tmp_path: Path, error: BaseException) -> None:
+    job = make_job(tmp_path)
+    with pytest.raises(type(error)), recorded(job):
+        raise error
+    (row,) = read_interruptions(job.folder)
+    assert (row.cause, row.evidence) == (Cause.USERS_REQUEST, "Ctrl-C or Terminate")
+
+
 SLURM_SAYS = "slurmstepd-n1: error: *** STEP 12.0 ON n1 CANCELLED AT 2026-11-21T17:00:00"
 
 
@@ -243,6 +256,17 @@ def test_a_client_that_was_killed_is_found_at_the_next_start(make_job: MakeJob, 
     (row,) = read_interruptions(job.folder)
     assert row.cause is Cause.UNKNOWN and "ended without a word" in row.evidence
     assert read_attempts(job.folder)[0].outcome == "client lost"
+
+
+def test_no_line_that_explains_nothing_is_evidence_of_a_client_s_end(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    job.write(tmp_path / "job.json")
+    subprocess.run([sys.executable, "-c", KILLED_CLIENT, str(tmp_path / "job.json")])
+    logs = Path(job.folder) / "logs" / "attempt-1"
+    logs.mkdir(parents=True)
+    (logs / "rank-00000.log").write_text("step      12  tokens         3,072  loss 4.1250\n")
+    settle(job)
+    assert read_interruptions(job.folder)[0].evidence.endswith("ended without a word")
 
 
 def test_an_attempt_that_outlives_its_client_is_one_attempt(make_job: MakeJob, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from l3_platform.launch import run_training
-from l3_platform.launch.interruptions import read_attempts, read_interruptions
+from l3_platform.launch.interruptions import read_attempts, read_interruptions, recorded
 from l3_platform.launch.jobset import manifest
 from l3_platform.launch.kubernetes import KubernetesJobSet
-from l3_platform.launch.protocol import job_name
+from l3_platform.launch.protocol import State, job_name
 from l3_platform.settings import Kubernetes, SettingsError, Train
 from l3_platform.train import TrainingError, TrainJob, TrainResult
 
@@ -184,3 +184,25 @@ def test_a_failure_that_would_repeat_fails_the_set_without_a_restart(
         run_training(diverging, on_kubernetes, cluster.settings, on_line=seen.append)
     assert not any("restarted" in line for line in seen) and any("== pods.log" in line for line in seen)
     assert not cluster.exists(tmp_path) and processes(tmp_path) == []
+
+
+def test_what_a_person_has_yet_to_correct_is_no_interruption(
+    make_job: MakeJob, tmp_path: Path, settings: Train, cluster: Simulated
+) -> None:
+    """Neither a first attempt that could not start, nor one after a training that was lost, whose pause goes on."""
+    job, on_kubernetes = make_job(tmp_path), settings.model_copy(update={"launcher": "kubernetes"})
+    without_image = cluster.settings.model_copy(update={"image": ""})
+    with pytest.raises(SettingsError, match=r"kubernetes\.image: empty"):
+        run_training(job, on_kubernetes, without_image)
+    (cluster.folder / "unreachable").touch()
+    with pytest.raises(
+        TrainingError, match=r"^train.launcher=kubernetes: .*Unable to connect to the server; `kubectl get jobsets`"
+    ):
+        run_training(job, on_kubernetes, cluster.settings)
+    assert read_attempts(job.folder) == [] and read_interruptions(job.folder) == []
+    with recorded(job) as outcome:
+        outcome.state = State("crashed", "training was lost")
+    rows = read_attempts(job.folder), read_interruptions(job.folder)
+    with pytest.raises(SettingsError):
+        run_training(job, on_kubernetes, without_image)
+    assert (read_attempts(job.folder), read_interruptions(job.folder)) == rows and rows[1][0].restarted is None

@@ -86,7 +86,7 @@ def _three_steps(case: Case, mesh: Mesh, rank: int) -> Steps:
         if mesh.ranks > 1:
             dist.all_reduce(nats)
         count = case.sequences * SEQ
-        done.norms.append(clip_gradients(model.module, 1 / count, 1.0, model.pipeline).item())
+        done.norms.append(clip_gradients(model.module, 1 / count, 1.0, model.pipeline))
         done.losses.append(nats.item() / count)
         gradients = {name: p.grad for name, p in model.module.named_parameters() if p.grad is not None}
         done.gradients.append({name: full(gradient).clone() for name, gradient in gradients.items()})

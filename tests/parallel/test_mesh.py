@@ -80,6 +80,15 @@ def test_ranks_that_do_not_come_out_even_are_refused(degrees: dict[str, int], me
         mesh_for(8, **degrees)
 
 
+def test_too_few_ranks_are_counted_as_a_person_would_and_name_the_settings() -> None:
+    with pytest.raises(ValueError, match=r"0 ranks cannot train; set train\.nodes and train\.processes_per_node"):
+        mesh_for(0)
+    with pytest.raises(ValueError, match=r"mesh: 1 rank cannot hold whole models of 2 ranks"):
+        mesh_for(1, tp=2)
+    with pytest.raises(ValueError, match=r"mesh: 1 rank cannot be cut into shards of 2"):
+        mesh_for(1, 2)
+
+
 def test_the_first_and_the_last_stage_of_405b_have_one_layer_fewer() -> None:
     assert [len(blocks) for blocks in split_layers(126, 16)] == [7, *[8] * 14, 7]
     assert [len(blocks) for blocks in split_layers(126, 128)] == [0, *[1] * 126, 0]

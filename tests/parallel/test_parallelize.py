@@ -37,7 +37,7 @@ def three_steps(**options: Any) -> tuple[list[float], list[dict[str, torch.Tenso
             loss.backward()
             nats += loss.detach()
         norm = clip_gradients(model, scale=1 / 64, max_norm=1.0)
-        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()} | {"norm": norm})
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters()} | {"norm": torch.tensor(norm)})
         optimizer.step(1e-2)
         for parameter in model.parameters():
             parameter.grad = None

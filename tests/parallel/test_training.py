@@ -96,7 +96,7 @@ def test_a_job_in_four_dimensions_starts_from_an_exported_model(tmp_path: Path) 
 
 
 def test_a_job_that_cannot_run_on_its_mesh_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"1 ranks cannot hold whole models of 2 ranks"):
+    with pytest.raises(ValueError, match=r"1 rank cannot hold whole models of 2 ranks"):
         train(job(tmp_path, tensor_parallel=2))
     with pytest.raises(ValueError, match="cannot split a compiled backward pass"):
         job(tmp_path, pipeline_parallel=2, pipeline_schedule="zero_bubble", compile=True).mesh(2)

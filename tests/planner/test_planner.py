@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from l3_platform import settings
-from l3_platform.model import ModelConfig, parameters, presets
+from l3_platform.model import parameters, presets
 from l3_platform.parallel.mesh import mesh_for
 from l3_platform.parallel.schedule import PipelineSchedule
 from l3_platform.planner import report
@@ -17,7 +17,7 @@ from l3_platform.planner.calibration import TABLE_4, fit, fitted, leave_one_out,
 from l3_platform.planner.cluster import H100, Shares
 from l3_platform.planner.layout import Layout, PlanError, Step, stage_layers
 from l3_platform.planner.memory import memory
-from l3_platform.planner.pace import flops_a_token, pace
+from l3_platform.planner.pace import pace
 from l3_platform.planner.search import layouts, search
 
 BIG = presets["405b"]
@@ -88,12 +88,6 @@ def test_activations_of_a_pipeline_grow_to_its_depth_and_no_further() -> None:
     assert memory(BIG, Layout(tp=8, pp=16), Step(8192, 4 * 8192)).activations < shallow.activations / 3
 
 
-def test_model_flops_count_causal_attention_once() -> None:
-    small = ModelConfig(vocab_size=100, d_model=64, layers=2, heads=4, kv_heads=2, ffn=128)
-    matrices = parameters(small) - 100 * 64 - 5 * 64  # neither the input embedding nor norms multiply matrices
-    assert flops_a_token(small, 32) == 6 * matrices + 6 * 2 * 64 * 32
-
-
 def test_gathers_take_the_slowest_link_on_their_way() -> None:
     size, rate = 1e9, 0.8
     assert H100.gather_seconds(size, 1, 1, 8) == 0
@@ -137,6 +131,12 @@ def test_what_cannot_be_planned_is_said_in_a_sentence() -> None:
         report.plan(settings.load("llama3-8b"), 64, 3000)
     with pytest.raises(PlanError, match=r"--set model.preset=NAME"):
         report.plan(settings.load("demo"))
+    with pytest.raises(settings.SettingsError, match=r"model\.preset: there is no preset '7b'; did you mean '70b'\?"):
+        report.plan(settings.load("demo", ["model.preset=7b"]))
+    with pytest.raises(
+        PlanError, match=r"no mesh of 16,384 GPUs .* 1 tokens? evenly; take another number of GPUs, another batch, or longer"
+    ):
+        report.plan(settings.load("llama3-8b"), 16_384, 1)
 
 
 def test_the_command_prints_a_plan_that_json_repeats_without_importing_torch() -> None:

@@ -36,7 +36,7 @@ def test_a_preset_fixes_the_shape_but_not_the_vocabulary():
 
 
 def test_the_paper_s_flagship_gets_the_paper_s_tokens():
-    flagship = settings(model={"preset": "405b"}, train={"budget_flops": 3.8e25, "ramp": [Stage(seq_len=8192)]})
+    flagship = settings(model={"preset": "405b"}, train={"budget_flops": 3.8e25, "ramp": [Stage(batch_tokens=8192, seq_len=8192)]})
     assert training_plan(LAW, flagship, 128_256, 10**13).total_tokens == pytest.approx(15.6e12, rel=0.001)
 
 

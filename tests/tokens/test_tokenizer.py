@@ -120,7 +120,7 @@ def test_the_same_bytes_for_any_number_of_threads_and_hash_seed(content):
 
 def test_a_vocabulary_without_room_for_bytes_and_special_tokens_is_refused():
     with pytest.raises(ValueError, match=r"tokenizer\.vocab_size 300 is too small"):
-        train_tokenizer(["a"], Tokenizer(vocab_size=300))
+        train_tokenizer(["a"], Tokenizer.model_construct(vocab_size=300))
 
 
 def test_no_text_is_refused_in_words():

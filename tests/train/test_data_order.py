@@ -281,3 +281,24 @@ def test_the_inverse_of_a_branch_finds_what_a_scan_of_it_finds(unit: int):
             found = [place for place in order.occurrences(domain, start, 1, branch.tokens) if place.position is not None]
             inside = [place.position for place in found if place.position < branch.tokens]
             assert inside == sorted(scan.get((domain, start), []))
+
+
+@pytest.mark.parametrize("case", range(200))
+def test_a_branch_with_another_unit_finds_every_token_of_a_tiny_domain_in_its_run_or_behind_it(case: int) -> None:
+    """Its first whole window may lie epochs behind the place that its parent had come to."""
+    draw = random.Random(case)
+    unit, sizes = draw.choice([4, 8, 32]), {domain: draw.randint(1, 40) for domain in "ab"}
+    before = {domain: draw.randint(0, 200) for domain in sizes}
+    start, units = draw.randint(0, 500), draw.randint(1, 12)
+    order = DataOrder(sizes, [Mixture(shares={"a": 1.0, "b": draw.choice([0.1, 1.0, 3.0])})], unit, case, start, before)
+    end = start + units * unit
+    scan: dict[tuple[str, int], list[int]] = {}
+    for position in range(start, end + 200 * unit, unit):
+        piece = order.piece(position, unit)
+        for offset in range(unit):
+            scan.setdefault((piece.domain, (piece.start + offset) % sizes[piece.domain]), []).append(position + offset)
+    for (domain, token), expected in scan.items():
+        found = [position for _, position in order.occurrences(domain, token, 1, end) if position is not None]
+        assert [position for position in found if position < end] == [position for position in expected if position < end]
+        assert found[0] == expected[0]
+    assert len(scan) == sum(sizes.values())

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from l3_platform.model import Llama, ModelConfig, load_exported
-from l3_platform.settings import Stage
+from l3_platform.model import Llama, ModelConfig, load_exported, presets
+from l3_platform.settings import SettingsError, Stage
 from l3_platform.settings import Train as TrainSettings
 from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainResult, loop
 from l3_platform.train import checkpoint as checkpoint_module
@@ -108,6 +109,36 @@ def test_two_runs_of_one_job_export_the_same_bytes(tmp_path: Path) -> None:
         train(job_in(tmp_path / name))
     files = [sorted((tmp_path / name / "model").iterdir()) for name in ("a", "b")]
     assert [(p.name, p.read_bytes()) for p in files[0]] == [(p.name, p.read_bytes()) for p in files[1]]
+
+
+def test_ranks_that_add_up_another_last_bit_cut_by_the_same_norm(tmp_path: Path) -> None:
+    """Groups of ranks may sum in different orders; replicas of a weight would drift apart, and decisions about spikes, too."""
+    assert in_processes(2, tmp_path, norms_cut_by, job_in(tmp_path, total_tokens=1024, gradient_clip=1e-3))
+
+
+def norms_cut_by(rank: int, job: TrainJob) -> bool:
+    norms, right, cut = [], loop.gradient_norm, loop.scale_gradients
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "gradient_norm", lambda *arguments: right(*arguments) * (1 + 1e-6 * rank))
+        patch.setattr(loop, "scale_gradients", lambda *arguments: (norms.append(arguments[2]), cut(*arguments)))
+        train(job)
+    everyones: list[Any] = [None, None]
+    torch.distributed.all_gather_object(everyones, norms)
+    return len(norms) == 4 and everyones[0] == everyones[1]
+
+
+def test_each_sequence_length_of_a_ramp_is_compiled_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch would compile the second one for any length, and so all that comes behind it."""
+    symbolic, right = [], torch.compile
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        symbolic.append(any(isinstance(one, torch.SymInt) for one in inputs))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function: right(function, backend=backend))
+    ramp = (Stage(batch_tokens=128, seq_len=32), Stage(from_tokens=512, batch_tokens=128, seq_len=64))
+    train(job_in(tmp_path, compile=True, total_tokens=1024, ramp=ramp, held_out_seq_len=64))
+    assert symbolic and not any(symbolic)
 
 
 def test_micro_batches_change_the_loss_by_rounding_alone(tmp_path: Path) -> None:
@@ -331,6 +362,15 @@ def test_a_job_survives_its_json_file_and_takes_the_recipe_of_the_settings(tmp_p
 def test_an_impossible_job_is_refused_in_words(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         job_in(tmp_path, **changes)
+
+
+def test_a_recipe_that_no_job_can_have_is_refused_by_the_name_of_its_setting() -> None:
+    unchecked = TrainSettings.model_construct(**(TrainSettings().model_dump() | {"threads": 0}))
+    with pytest.raises(SettingsError, match=r"^setting train\.threads: input should be greater than or equal to 1 \(got 0\)$"):
+        TrainJob.from_settings(
+            unchecked, folder="", output="", model=presets["tiny"], data={"general": ("a",)}, shares={"general": 1.0},
+            bos_id=0, eos_id=1, total_tokens=4096,
+        )  # fmt: skip
 
 
 def test_a_start_from_other_weights_is_another_job(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from l3_platform.train import TrainingError, TrainingStopped, TrainJob, TrainRes
 from l3_platform.train import metrics as metrics_module
 from l3_platform.train.branch import complete
 from l3_platform.train.data_order import Step
+from l3_platform.train.interleave import Mixture
 from l3_platform.train.loop import train
-from l3_platform.train.spikes import Memory, checkpoint_for, judge, robust_z
+from l3_platform.train.spikes import Memory, checkpoint_for, judge, robust_z, shape_of
 from tests.train.test_loop import StopAfter, job_in, losses
 
 BATCH = 256
@@ -184,24 +185,87 @@ def test_the_memory_survives_its_json_to_the_last_bit() -> None:
 
 def test_another_batch_size_begins_another_window(tmp_path: Path) -> None:
     job = spiky_job(tmp_path)
-    memory = Memory(losses=(1.0,) * 6, norms=(1.0,) * 6, shape=(256, 32, 0))
+    memory = Memory(losses=(1.0,) * 6, norms=(1.0,) * 6, shape=shape_of(job, Step(6, 1536, 256, 32)))
     assert judge(memory, job, Step(6, 1536, 256, 32), 3.0, 1.0)[0] == "skip"
     assert judge(memory, job, Step(6, 1536, 512, 64), 3.0, 1.0)[0] == "take"
 
 
 def test_a_gradient_norm_alone_is_a_spike_too(tmp_path: Path) -> None:
-    memory = Memory(losses=(1.0,) * 6, norms=(1.0, 1.1, 0.9, 1.0, 1.2, 0.8), shape=(256, 32, 0))
-    verdict = [judge(memory, spiky_job(tmp_path), Step(6, 1536, 256, 32), 1.0, norm)[0] for norm in (3.0, 100.0, math.inf)]
+    job, step = spiky_job(tmp_path), Step(6, 1536, 256, 32)
+    memory = Memory(losses=(1.0,) * 6, norms=(1.0, 1.1, 0.9, 1.0, 1.2, 0.8), shape=shape_of(job, step))
+    verdict = [judge(memory, job, step, 1.0, norm)[0] for norm in (3.0, 100.0, math.inf)]
     assert verdict == ["take", "skip", "skip"]
 
 
 def test_no_checkpoint_from_inside_the_stretch_is_gone_back_to() -> None:
     memory, step = Memory(in_a_row=3), Step(20, 0, 1, 1)
-    assert checkpoint_for(memory, step, [10, 15, 17, 18, 20]) == 17
-    assert checkpoint_for(memory, step, [18, 20]) is None
-    assert checkpoint_for(replace(memory, rolled_back_to=17), step, [10, 15, 17]) == 15
-    assert checkpoint_for(replace(memory, rolled_back_to=17), step, [17]) == 17
-    assert checkpoint_for(replace(memory, rolled_back_to=10), step, [10, 15, 17]) == 17
+    assert checkpoint_for(memory, step, [(10, 8), (15, 13), (17, 15), (18, 15), (20, 15)]) == 17
+    assert checkpoint_for(memory, step, [(18, 16), (20, 16)]) is None
+
+
+def test_the_weights_that_a_rollback_took_are_not_taken_again_whatever_step_they_were_saved_in() -> None:
+    memory, step = Memory(in_a_row=3, rolled_back_to=15), Step(20, 0, 1, 1)
+    assert checkpoint_for(memory, step, [(10, 8), (15, 13), (17, 15)]) == 15
+    assert checkpoint_for(memory, step, [(10, 8), (15, 15), (17, 15)]) == 10
+    assert checkpoint_for(memory, step, [(17, 15)]) == 17
+    assert checkpoint_for(replace(memory, rolled_back_to=8), step, [(10, 8), (15, 13), (17, 15)]) == 17
+
+
+def test_a_checkpoint_of_the_step_that_rolled_back_holds_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = spiky_job(tmp_path, checkpoint_every_tokens=4 * BATCH)
+    plant_nan(monkeypatch, set(range(10, 17)))
+    train(job)
+    back = [row["rolled_back_to_step"] for row in metrics_module.read(job.folder) if "rolled_back_to_step" in row]
+    assert back == [8, 4]
+
+
+@pytest.mark.parametrize(("every", "keep"), [(1, 3), (4, 1)])
+def test_what_is_saved_in_a_bad_stretch_displaces_nothing_from_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, keep: int
+) -> None:
+    job = spiky_job(tmp_path, checkpoint_every_tokens=every * BATCH, keep_checkpoints=keep, max_skipped_steps=5)
+    plant_nan(monkeypatch, set(range(21, 27)))
+    assert train(job).rollbacks == 1
+    back = [row["rolled_back_to_step"] for row in metrics_module.read(job.folder) if "rolled_back_to_step" in row]
+    assert back == [20] and len(complete(job.folder)) == keep
+
+
+def test_a_branch_goes_back_to_where_it_began_as_its_parent_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = spiky_job(tmp_path, keep_checkpoints=9)
+    plant_nan(monkeypatch, {22, 23, 24})
+    expected = train(whole)
+    (at,) = [folder for folder in complete(whole.folder) if folder.name.endswith("020")]
+    places = {"folder": str(tmp_path / "branch"), "output": str(tmp_path / "branched"), "branch_from": str(at)}
+    branch = whole.model_copy(update=places)
+    result = train(branch)
+    assert result.rollbacks == expected.rollbacks == 1 and result.skipped_tokens == expected.skipped_tokens == 4 * BATCH
+    assert same(whole, branch)
+
+
+def test_a_branch_that_fails_before_its_first_checkpoint_says_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant_nan(monkeypatch, {1, 2, 3})
+    with pytest.raises(TrainingError, match="after 2 skipped steps in a row and 0 rollbacks; there is no checkpoint yet"):
+        train(spiky_job(tmp_path))
+
+
+def test_a_branch_has_rollbacks_of_its_own(tmp_path: Path) -> None:
+    job, step = spiky_job(tmp_path), Step(20, 20 * BATCH, BATCH, 32)
+    memory = Memory(in_a_row=2, rollbacks=2)
+    assert judge(memory, job, step, math.nan, 1.0)[0] == "give up"
+    assert judge(memory, job, step, math.nan, 1.0, earlier_rollbacks=2)[0] == "roll back"
+
+
+def test_losses_of_other_shares_are_not_compared(tmp_path: Path) -> None:
+    step = Step(20, 20 * BATCH, BATCH, 32)
+    job = spiky_job(tmp_path / "one")
+    scaled = job.model_copy(update={"shares": {domain: 2 * share for domain, share in job.shares.items()}})
+    other = job.model_copy(update={"shares": {"code": 1.0}})
+    late = job.model_copy(update={"mix_changes": (Mixture(from_tokens=21 * BATCH, shares=other.shares),)})
+    changed = job.model_copy(update={"mix_changes": (Mixture(from_tokens=20 * BATCH, shares=other.shares),)})
+    assert shape_of(job, step) == shape_of(scaled, step) == shape_of(late, step)
+    assert shape_of(other, step) == shape_of(changed, step) != shape_of(job, step)
 
 
 def test_the_default_limits_take_every_step_of_a_healthy_run(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from l3_platform.launch.hangs import hung_in, hung_ranks
-from l3_platform.train.watchdog import EXIT_HUNG, Watchdog
+from l3_platform.train.watchdog import EXIT_HUNG, Watchdog, flights
 
 HANGING = """
 import sys, time
@@ -71,3 +74,20 @@ def test_the_rank_that_left_no_stacks_is_the_one_to_look_at(tmp_path: Path) -> N
         (tmp_path / f"hang-{rank:05d}.txt").write_text(text)
     said = "ranks 0, 2 dumped stacks, rank 0 waited in sum (ranks.py:30) < _step (loop.py:2); rank 1 left none: look there first"
     assert hung_ranks(tmp_path) == said
+
+
+def test_nccl_and_gloo_have_a_flight_recorder_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In torch they are two, and a build for CPUs has the one alone; what has recorded nothing leaves no file."""
+
+    def empty() -> bytes:
+        raise RuntimeError("nothing was recorded")
+
+    recorders = {"_dump_nccl_trace_json": lambda: b"of nccl", "_dump_fr_trace_json": lambda: b"of gloo"}
+    for there, expected in (
+        (recorders, {"nccl": b"of nccl", "gloo": b"of gloo"}),
+        (recorders | {"_dump_fr_trace_json": empty}, {"nccl": b"of nccl"}),
+        ({"_dump_fr_trace_json": lambda: b"of gloo"}, {"gloo": b"of gloo"}),
+        ({}, {}),
+    ):
+        monkeypatch.setitem(sys.modules, "torch._C._distributed_c10d", SimpleNamespace(**there))
+        assert flights() == expected
