@@ -20,7 +20,8 @@ demo: install  ## the whole house on the built-in small web, then the report
 up: install  ## Dagster UI and MLflow on 127.0.0.1
 	$(BIN)/l3 up
 
-test: install lint  ## unit tests, then those that train, kill processes, start servers and drive a browser
+test: install  ## unit tests, then those that train, kill processes, start servers and drive a browser
+	$(BIN)/python -m l3_platform.preload & kernels=$$!; $(MAKE) --no-print-directory lint && wait $$kernels
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not exhaustive'
 	$(BIN)/pytest -n $(SLOW_WORKERS) --dist loadfile -m 'slow and not exhaustive'
 

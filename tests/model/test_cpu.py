@@ -305,7 +305,7 @@ print(hashlib.md5(b"".join(p.grad.numpy().tobytes() for p in model.parameters())
 """
 
 
-@pytest.mark.slow  # kernels are compiled
+@pytest.mark.exhaustive  # kernels are compiled
 def test_a_process_that_compiles_the_kernels_computes_what_one_does_that_finds_them_compiled(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     run = partial(subprocess.run, [sys.executable, "-c", GRADIENTS], env=environment, check=True, capture_output=True, text=True)

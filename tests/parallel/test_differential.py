@@ -133,7 +133,7 @@ def worst_errors_under_flex(rank: int, cases: list[Case]) -> dict[str, float]:
         return worst_errors(rank, [replace(case, options=case.options | {"kernel": traced_flex()}) for case in cases])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_flex_has_the_gradients_of_one_process_under_sdpa(tmp_path: Path) -> None:
     cases = [
         Case(Mesh(cp=2)),

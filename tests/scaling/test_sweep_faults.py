@@ -13,7 +13,7 @@ import pytest
 from l3_platform.store import Dataset
 from tests.scaling.sweep_process import BUDGETS, LAYERS, writer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive  # of the slow ones, tests/end_to_end/test_sweep.py kills a sweep
 
 SWEEP = [sys.executable, "-m", "tests.scaling.sweep_process"]
 
