@@ -143,7 +143,7 @@ def test_a_lost_node_is_booked_as_such_although_the_first_node_lives(
     log = At({50: lose})
     assert run_training(make_job(tmp_path), on_slurm, SLURM, on_line=start_it_again) == undisturbed
     causes = [row.cause for row in read_interruptions(tmp_path / "run")]
-    assert causes[-1] is Cause.HOST_MAINTENANCE and Cause.USERS_REQUEST not in causes
+    assert Cause.HOST_MAINTENANCE in causes and Cause.USERS_REQUEST not in causes  # a returned slurmd may kill what it finds
 
 
 def test_a_killed_client_leaves_the_job_and_the_next_client_finds_it(
