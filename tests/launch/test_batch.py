@@ -73,19 +73,21 @@ def ends_in(seconds: float, facts: str = "JobState=RUNNING PreemptTime=None") ->
 
 
 @pytest.mark.parametrize(
-    ("facts", "cause"),
+    ("ends", "facts", "cause"),
     [
-        (ends_in(80), Cause.TIME_LIMIT),
-        (ends_in(-20), Cause.TIME_LIMIT),  # Slurm looks twice a minute
-        (ends_in(30, f"JobState=RUNNING PreemptTime={time.time():.0f}"), Cause.PREEMPTION),
-        (ends_in(1e6), Cause.USERS_REQUEST),  # scancel --batch --signal=TERM
-        ("JobState=RUNNING PreemptTime=None EndTime=Unknown", Cause.USERS_REQUEST),
+        (80, "PreemptTime=None", Cause.TIME_LIMIT),
+        (-20, "PreemptTime=None", Cause.TIME_LIMIT),  # Slurm looks twice a minute
+        (30, "PreemptTime={now:.0f}", Cause.PREEMPTION),
+        (1e6, "PreemptTime=None", Cause.USERS_REQUEST),  # scancel --batch --signal=TERM
+        (None, "PreemptTime=None EndTime=Unknown", Cause.USERS_REQUEST),
     ],
 )
 def test_a_request_to_stop_is_booked_as_whose_it_was_and_the_job_goes_back_into_the_queue(
-    make_job: MakeJob, tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch, facts: str, cause: Cause
-) -> None:
-    controller.says(facts)
+    make_job: MakeJob, tmp_path: Path, controller: Controller, monkeypatch: pytest.MonkeyPatch, ends: float | None, facts: str,
+    cause: Cause,
+) -> None:  # fmt: skip
+    facts = "JobState=RUNNING " + facts.format(now=time.time())
+    controller.says(facts if ends is None else ends_in(ends, facts))
     job = make_job(tmp_path)
     assert stopped_by(signal.SIGTERM, job, monkeypatch) == 0 and controller.requeued
     assert [row.cause for row in read_interruptions(job.folder)] == [cause]
