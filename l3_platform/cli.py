@@ -212,10 +212,10 @@ def manifest(
 ) -> None:
     """Print what train.launcher would submit: a script for sbatch, a JobSet for kubectl, or the agents' commands."""
     from l3_platform.launch.dry_run import submission
+    from l3_platform.trained import ASSETS
 
-    trainings = ("pretrained", "long_context", "annealed")
-    if asset not in trainings:
-        raise settings_module.SettingsError(f"{asset!r} is no training{settings_module.nearest(asset, trainings)}")
+    if asset not in ASSETS:
+        raise settings_module.SettingsError(f"{asset!r} is no training{settings_module.nearest(asset, ASSETS)}")
     folder = settings_module.home() / "checkpoints" / f"{asset}-FINGERPRINT"
     typer.echo(submission(settings_module.load(profile, overrides or []), folder), nl=False)
 

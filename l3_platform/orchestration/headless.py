@@ -31,9 +31,9 @@ from l3_platform.orchestration.instance import (
 from l3_platform.orchestration.resources import OVERRIDES, PROFILE, WEB_URL
 from l3_platform.settings import Settings, SettingsError, load, nearest
 from l3_platform.store.files import AFTER_FULL, DISK_IS_FULL
+from l3_platform.trained import ASSETS as TRAININGS
 
 JOBS = {"rebuild": "snapshots", "judge_candidates": "candidate_sets"}  # in order, each with its kind of partition
-TRAININGS = {"pretrained", "long_context", "annealed"}
 SETTING = re.compile(rf"\b({'|'.join(Settings.model_fields)})\.[a-z]\w*")
 
 
@@ -142,7 +142,7 @@ def _refuse_without_candidates(definitions: Any, selected: Sequence[Any], settin
 
 def _refuse_wrong_mesh(selected: Sequence[Any] | None, settings: Settings) -> None:
     """Before hours of curation rather than after them."""
-    if selected is None or TRAININGS & {key.to_user_string() for key in selected}:
+    if selected is None or set(TRAININGS) & {key.to_user_string() for key in selected}:
         from l3_platform.launch.dry_run import check_mesh
 
         check_mesh(settings)
