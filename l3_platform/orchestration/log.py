@@ -11,8 +11,7 @@ from l3_platform.engine.progress import say
 
 Log = Callable[[str], None]
 
-STEP_SECONDS = 5.0  # between lines of steps in Dagster's log, each of which costs it some 5 ms
-SHOWN_SECONDS = 10.0  # and on a terminal
+STEP_SECONDS = 10.0  # between lines of steps, each of which costs Dagster's database 20 ms
 MOST_LINES = 20  # of others in STEP_SECONDS, of each kind
 
 # What the trainers, the launchers and their supervisor tell a person; all else is what libraries print.
@@ -42,7 +41,7 @@ class TrainingLog:
 
     def __init__(self, log: Log, where: str, now: Callable[[], float] = time.monotonic) -> None:
         self._log, self._where, self._now = log, where, now
-        self._stepped = self._shown = self._since = float("-inf")
+        self._stepped = self._since = float("-inf")
         self._lines = {"ours": 0, "others": 0}
         self._left_out = 0
 
@@ -70,9 +69,7 @@ class TrainingLog:
             self._log(f"{left_out:,} more lines; {self._where} has them")
 
     def _step(self, text: str, now: float) -> None:
-        if now - self._shown >= SHOWN_SECONDS:
-            self._shown = now
-            say(text)
         if now - self._stepped >= STEP_SECONDS:
             self._stepped = now
+            say(text)
             self._log(text)

@@ -52,7 +52,7 @@ def test_a_terminal_shows_what_is_meant_for_a_person_and_a_step_in_ten_seconds(
         log(step(number))
     shown = capsys.readouterr().out.splitlines()
     assert shown == [IDLE, STARTS, SKIPS, LOST, "submitted Slurm job 12 (/run)", step(1), step(41), step(81)]
-    assert [line for line in log.lines if line.startswith("step ")] == [step(number) for number in range(1, 101, 20)]
+    assert [line for line in log.lines if line.startswith("step ")] == [step(1), step(41), step(81)]
 
 
 def test_a_server_s_worker_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
