@@ -175,13 +175,6 @@ def succeeds(world: World, *command: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of this test run: the same for all its workers."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-@pytest.fixture(scope="session")
 def curated(shared_folder: Path) -> World:
     """A home in which everything up to the training plan is made."""
     return made_once(shared_folder / "curated", lambda world: succeeds(world, "run", "--select", "*training_plan"))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import sqlite3
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from tests.end_to_end.buttons import Web, kill_run_worker, kill_step_process, terminate
-from tests.end_to_end.conftest import as_if_nothing_had_happened, in_training, newest_checkpoint, resumes, wait_for
-
-pytestmark = pytest.mark.slow
+from tests.end_to_end.conftest import World, as_if_nothing_had_happened, in_training, newest_checkpoint, resumes, wait_for
 
 
+@pytest.mark.slow
 def test_a_training_without_a_server_at_hand_starts_one_and_is_logged_there(undisturbed):
     with contextlib.closing(sqlite3.connect(undisturbed.home / "mlflow" / "mlflow.db")) as database:
         runs = database.execute("SELECT name, status FROM runs").fetchall()
@@ -22,6 +22,7 @@ def test_a_training_without_a_server_at_hand_starts_one_and_is_logged_there(undi
     assert {"loss", "effective_training_time", "peak_memory_bytes"} <= {name.rsplit("/", 1)[-1] for name in metrics}
 
 
+@pytest.mark.slow
 def test_a_killed_rank_and_then_a_killed_agent_are_survived_within_the_run(world, undisturbed):
     run = world.start("run", "--select", "pretrained")
     (rank, _) = in_training(world)
@@ -37,6 +38,7 @@ def test_a_killed_rank_and_then_a_killed_agent_are_survived_within_the_run(world
     assert "interruptions" in world.l3("report").stdout
 
 
+@pytest.mark.slow
 def test_a_stopped_l3_leaves_no_process_and_the_next_resumes(world, undisturbed):
     reached = ""
     for number in (signal.SIGKILL, signal.SIGINT):
@@ -51,10 +53,20 @@ def test_a_stopped_l3_leaves_no_process_and_the_next_resumes(world, undisturbed)
     assert [row["cause"] for row in world.time_of("pretrained")["interruptions"]] == ["unknown", "user's request"]
 
 
+@pytest.mark.slow
 def test_whatever_ends_a_run_of_the_ui_leaves_no_trainer_and_the_next_one_resumes(world, undisturbed):
+    _resumes_whatever_ended_it(world, undisturbed, {terminate: "CANCELED", kill_run_worker: "FAILURE"})
+
+
+@pytest.mark.exhaustive
+def test_a_killed_step_of_the_ui_leaves_no_trainer_and_the_next_one_resumes(world, undisturbed):
+    _resumes_whatever_ended_it(world, undisturbed, {kill_step_process: "FAILURE"})
+
+
+def _resumes_whatever_ended_it(world: World, undisturbed: World, ends: Mapping[Callable[[Web, str], None], str]) -> None:
     web = Web(world)
     reached = ""
-    for end, status in ((terminate, "CANCELED"), (kill_step_process, "FAILURE"), (kill_run_worker, "FAILURE")):
+    for end, status in ends.items():
         run = web.materialize("pretrained")
         in_training(world, after=reached)
         end(web, run)

@@ -1,11 +1,13 @@
-"""A run of 300 short steps on two agents, its undisturbed result, and a way to find its processes."""
+"""A run of 300 short steps on two agents, its undisturbed result (once for all workers), and a way to find its processes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from filelock import FileLock
 
 from l3_platform.launch import run_training
 from l3_platform.model import ModelConfig
@@ -17,12 +19,14 @@ MODEL = ModelConfig(vocab_size=256, d_model=32, layers=2, heads=2, kv_heads=1, f
 
 
 @pytest.fixture(scope="session")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    path = tmp_path_factory.mktemp("tokens") / "train.bin"
+def tokens(shared_folder: Path) -> tuple[str, ...]:
+    path = shared_folder / "launch-tokens.bin"
     random = np.random.default_rng(0)
     stream = np.cumsum(random.integers(1, 4, 20_000)) % 250
     stream[::50] = 254
-    stream.astype("<u4").tofile(path)
+    partial = path.with_suffix(f".{os.getpid()}")
+    stream.astype("<u4").tofile(partial)
+    partial.rename(path)
     return (str(path),)
 
 
@@ -39,13 +43,14 @@ def make_job(tokens: tuple[str, ...]) -> Callable[[Path], TrainJob]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed_job(make_job: Callable[[Path], TrainJob], tmp_path_factory: pytest.TempPathFactory) -> TrainJob:
-    return make_job(tmp_path_factory.mktemp("undisturbed"))
+def undisturbed_job(make_job: Callable[[Path], TrainJob], shared_folder: Path) -> TrainJob:
+    return make_job(shared_folder / "launch-undisturbed")
 
 
 @pytest.fixture(scope="session")
-def undisturbed(undisturbed_job: TrainJob) -> TrainResult:
-    return run_training(undisturbed_job, SETTINGS)
+def undisturbed(undisturbed_job: TrainJob, shared_folder: Path) -> TrainResult:
+    with FileLock(shared_folder / "launch-undisturbed.lock"):
+        return run_training(undisturbed_job, SETTINGS)
 
 
 @pytest.fixture(scope="session")

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.slow
 MODEL = ModelConfig(vocab_size=256, d_model=64, layers=2, heads=4, kv_heads=2, ffn=192)
 RAMP = (
     Stage(batch_tokens=128, seq_len=16),
-    Stage(from_tokens=8_000, batch_tokens=320, seq_len=32),  # ten sequences: four ranks share them unevenly
-    Stage(from_tokens=40_000, batch_tokens=512, seq_len=64),
+    Stage(from_tokens=6_000, batch_tokens=320, seq_len=32),  # ten sequences: four ranks share them unevenly
+    Stage(from_tokens=19_000, batch_tokens=512, seq_len=64),
 )
-CHANGES = (Mixture(from_tokens=20_001, shares={"web": 0.2, "math": 0.8}), Mixture(from_tokens=50_000, shares={"web": 1.0}))
-SIZES = {"web": (8_011, 7, 1_009), "math": (3_989,)}  # several epochs, and no file is a whole number of sequences
-TOTAL = 70_000
+CHANGES = (Mixture(from_tokens=11_001, shares={"web": 0.2, "math": 0.8}), Mixture(from_tokens=23_000, shares={"web": 1.0}))
+SIZES = {"web": (2_003, 7, 251), "math": (1_009,)}  # several epochs, and no file is a whole number of sequences
+TOTAL = 31_000
 
 MakeJob = Callable[[str], TrainJob]
 
@@ -40,7 +40,7 @@ def make_job(tmp_path: Path) -> MakeJob:
 
     def make(name: str) -> TrainJob:
         return TrainJob.from_settings(
-            Train(checkpoint_every_tokens=8_192, warmup_tokens=1280), folder=str(tmp_path / name / "run"),
+            Train(checkpoint_every_tokens=2_048, warmup_tokens=1280), folder=str(tmp_path / name / "run"),
             output=str(tmp_path / name / "model"), model=MODEL, data=data, shares={"web": 0.7, "math": 0.3},
             mix_changes=CHANGES, bos_id=254, eos_id=255, total_tokens=TOTAL, ramp=RAMP,
         )  # fmt: skip
@@ -78,7 +78,7 @@ def losses(job: TrainJob) -> list[tuple[int, float]]:
 def test_other_numbers_of_ranks_consume_each_token_exactly_once(make_job: MakeJob) -> None:
     whole, broken = make_job("whole"), make_job("broken")
     steps = run(whole, ranks=1)
-    stops = [run(broken, ranks=2, stop_at=10), run(broken, ranks=4, stop_at=110), run(broken, ranks=1, stop_at=150)]
+    stops = [run(broken, ranks=2, stop_at=10), run(broken, ranks=4, stop_at=66), run(broken, ranks=1, stop_at=78)]
     assert run(broken, ranks=2) == steps
     (plan,) = read_plans(broken.folder)
     into_ramp, change = (plan.step_at(tokens).index for tokens in (RAMP[1].from_tokens, CHANGES[0].from_tokens))  # type: ignore[union-attr]
@@ -98,6 +98,6 @@ def test_other_numbers_of_ranks_consume_each_token_exactly_once(make_job: MakeJo
 def test_on_the_same_mesh_the_losses_are_those_of_an_undisturbed_run_bit_for_bit(make_job: MakeJob) -> None:
     whole, broken = make_job("whole"), make_job("broken")
     steps = run(whole, ranks=2)
-    assert 100 <= run(broken, ranks=2, stop_at=100) < run(broken, ranks=2) == steps
+    assert 40 <= run(broken, ranks=2, stop_at=40) < run(broken, ranks=2) == steps
     assert losses(broken) == losses(whole)
     assert np.array_equal(read(broken.folder), read(whole.folder))
