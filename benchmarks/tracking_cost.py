@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     from l3_platform.orchestration.services import running_mlflow
 
     wholes: dict[str, list[float]] = {"torchrun alone": [], "asset with MLflow": []}
-    around: dict[str, list[float]] = {how: [] for how in wholes}
+    around: dict[str, dict[int, list[float]]] = {how: {SHORT: [], options.steps: []} for how in wholes}
     in_dagster, in_server, in_trainer, waited = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] = ()) -> None:
                 served = _core_seconds(server.pid)
                 whole, said = run(job)
                 rows = read(job.folder)
-                around[how].append(whole - sum(row["seconds"] for row in rows))
+                around[how][steps].append(whole - sum(row["seconds"] for row in rows))
                 if steps == SHORT:
                     continue
                 wholes[how].append(whole)
@@ -69,13 +69,15 @@ def main(arguments: Sequence[str] = ()) -> None:
                     in_trainer.append(_sending(rows, again))
                     waited.append(sum(row["data_seconds"] for row in rows[5:]) / sum(row["seconds"] for row in rows[5:]))
     table = Table(
-        "how", "seconds", "around the steps", title=f"{options.steps} steps of the {options.shape} shape, whole processes"
+        "how", "seconds", "around the steps", f"of {SHORT} steps", title=f"{options.steps} steps of the {options.shape} shape"
     )
     for how, seconds in wholes.items():
-        table.add_row(how, f"{min(seconds):.1f}", f"{min(around[how]):.2f}")
+        long, short = (" ".join(f"{one:.2f}" for one in around[how][steps]) for steps in (options.steps, SHORT))
+        table.add_row(how, " ".join(f"{one:.1f}" for one in seconds), long, short)
     Console().print(table)
     alone, asset = map(min, wholes.values())
-    more = min(around["asset with MLflow"]) - min(around["torchrun alone"])
+    least_alone, least_asset = (min(map(min, around[how].values())) for how in wholes)
+    more = least_asset - least_alone
     print(f"Dagster and MLflow cost {asset / alone - 1:+.1%} of the whole (bar {BAR_COST:.0%})")
     parts = min(in_dagster), min(in_server), min(in_trainer)
     cores = SETTINGS.threads
