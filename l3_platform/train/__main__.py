@@ -117,7 +117,7 @@ def _end(job: TrainJob, state: str, message: str, code: int) -> int:
 if __name__ == "__main__":
     try:
         code = main()
-    except Exception:
+    except Exception:  # any: what Python does with it by itself, which os._exit below leaves out
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
